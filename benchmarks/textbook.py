@@ -1,0 +1,74 @@
+"""The plain textbook text VAE that the benchmarks compare with: stock PyTorch, everything computed, nothing reused.
+
+It is written as most tutorials would write it, from `torch.nn` parts alone, and shares no code with `modules`.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class TextbookVAE(nn.Module):
+    """LSTM encoder and decoder with the sizes and dropout of the project's text VAE."""
+
+    def __init__(self, vocab, nz, ni, nh, dropout=0.5):
+        super().__init__()
+        self.enc_embed = nn.Embedding(vocab, ni)
+        self.enc_lstm = nn.LSTM(ni, nh, batch_first=True)
+        self.enc_linear = nn.Linear(nh, 2 * nz, bias=False)
+        self.dec_embed = nn.Embedding(vocab, ni)
+        self.dec_trans = nn.Linear(nz, nh, bias=False)
+        self.dec_lstm = nn.LSTM(ni + nz, nh, batch_first=True)
+        self.dec_pred = nn.Linear(nh, vocab, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def encoder_parameters(self):
+        return [p for name, p in self.named_parameters() if name.startswith("enc_")]
+
+    def decoder_parameters(self):
+        return [p for name, p in self.named_parameters() if name.startswith("dec_")]
+
+    def encode(self, x):
+        _, (last_hidden, _) = self.enc_lstm(self.enc_embed(x))
+        return self.enc_linear(last_hidden[-1]).chunk(2, dim=-1)
+
+    def reconstruction(self, x, z):
+        """-log p(x|z), [batch]"""
+        source, target = x[:, :-1], x[:, 1:]
+        embedded = self.dropout(self.dec_embed(source))
+        repeated = z.unsqueeze(1).expand(-1, source.size(1), -1)
+        c0 = self.dec_trans(z).unsqueeze(0)
+        hidden, _ = self.dec_lstm(torch.cat([embedded, repeated], dim=-1), (torch.tanh(c0), c0))
+        logits = self.dec_pred(self.dropout(hidden))
+        loss = F.cross_entropy(logits.reshape(-1, logits.size(-1)), target.reshape(-1), reduction="none")
+        return loss.view(target.shape).sum(-1)
+
+    def loss(self, x, kl_weight):
+        """[batch] reconstruction + kl_weight * KL, in nats per sentence"""
+        mean, logvar = self.encode(x)
+        z = mean + torch.randn_like(mean) * (0.5 * logvar).exp()
+        kl = 0.5 * (mean.pow(2) + logvar.exp() - logvar - 1).sum(-1)
+        return self.reconstruction(x, z) + kl_weight * kl
+
+    def iw_nll(self, x, nsamples, chunk=50):
+        """Importance-weighted -log p(x) of one sentence [1, time], encoding it anew for every chunk of samples."""
+        weights = []
+        for _ in range(0, nsamples, chunk):
+            mean, logvar = self.encode(x)
+            noise = torch.randn(chunk, mean.size(-1))
+            z = mean + noise * (0.5 * logvar).exp()
+            log_ratio = -0.5 * (z.pow(2) - noise.pow(2) - logvar).sum(-1)
+            weights.append(log_ratio - self.reconstruction(x.expand(chunk, -1), z))
+        weights = torch.cat(weights)
+        return -(torch.logsumexp(weights, 0) - torch.log(torch.tensor(float(len(weights)))))
+
+
+def textbook_step(model, optimiser, x, kl_weight=1.0, max_norm=5.0):
+    """One step: loss, every gradient, the norm over all of them, update, and the loss read back with `.item()`."""
+    for parameter in model.parameters():
+        parameter.grad = None
+    loss = model.loss(x, kl_weight)
+    loss.mean().backward()
+    nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    optimiser.step()
+    return loss.sum().item()

@@ -1,0 +1,154 @@
+"""The flags that the scripts share, what they mean for a run, and the path from there to a trained, tested model."""
+
+import sys
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from modules import metrics
+from modules.errors import UserError
+from modules.training.checkpoint import load_checkpoint
+from modules.training.loop import Options, Trainer, record_metrics, state_path
+from modules.training.records import Records, environment
+
+SEEDS = (783435, 101, 202, 303, 404, 505, 606, 707, 808, 909)      # --taskid picks one
+MAY_CHANGE_ON_RESUME = {"resume", "overwrite", "epochs", "save_every", "iw_nsamples", "iw_batch", "test_nepoch"}
+
+
+def checked(convert, condition, requirement):
+    """An argparse type: `convert(text)` if it fulfils `condition`, else an error that states the requirement."""
+    def parse(text):
+        value = convert(text)
+        if not condition(value):
+            raise ValueError
+        return value
+    parse.__name__ = requirement
+    return parse
+
+
+COUNT = checked(int, lambda n: n >= 1, "whole number of at least 1")
+NATURAL = checked(int, lambda n: n >= 0, "whole number of at least 0")
+NON_NEGATIVE = checked(float, lambda x: 0 <= x < float("inf"), "number of at least 0")
+WEIGHT = checked(float, lambda x: 0 <= x <= 1, "number between 0 and 1")
+
+
+def add_shared_flags(parser):
+    """The flags of every training script, each default standing here alone."""
+    train = parser.add_argument_group("training")
+    train.add_argument("--aggressive", type=int, choices=(0, 1), default=0, help="1: aggressive encoder training")
+    train.add_argument("--warm_up", type=NATURAL, default=10, help="epochs over which the KL weight grows to 1")
+    train.add_argument("--kl_start", type=WEIGHT, default=1.0, help="KL weight at the start")
+    train.add_argument("--nsamples", type=COUNT, default=1, help="draws of z per x in training")
+    train.add_argument("--momentum", type=checked(float, lambda x: 0 <= x < 1, "number from 0 to below 1"), default=0,
+                       help="momentum of SGD")
+    train.add_argument("--inner_clip", choices=("joint", "encoder"), default="joint",
+                       help="inner steps clip the norm over all gradients (published), or over the encoder's alone, "
+                            "which saves the decoder's")
+    train.add_argument("--precision", choices=("float32", "bf16"), default="float32",
+                       help="of the dearest products in training; evaluation is always float32")
+    train.add_argument("--seed", type=NATURAL, help="wins over --taskid")
+    train.add_argument("--taskid", type=checked(int, lambda n: 0 <= n < len(SEEDS), "whole number from 0 to 9"),
+                       default=0, help=f"picks the seed among {', '.join(map(str, SEEDS))}")
+    train.add_argument("--jobid", type=NATURAL, default=0, help="part of the run's name, to tell runs apart")
+    keep = parser.add_argument_group("files")
+    keep.add_argument("--resume", action="store_true", help="go on from the last checkpoint of this run")
+    keep.add_argument("--overwrite", action="store_true", help="start this run again, erasing its earlier files")
+    keep.add_argument("--save_every", type=NON_NEGATIVE, default=10, help="minutes between checkpoints in an epoch")
+    test = parser.add_argument_group("evaluation")
+    test.add_argument("--eval", action="store_true", help="evaluate the model of --load_path on the test split")
+    test.add_argument("--load_path", type=Path, help="a saved model")
+    test.add_argument("--iw_nsamples", type=COUNT, default=500, help="samples of the importance-weighted NLL")
+    test.add_argument("--iw_batch", type=COUNT, default=2048,
+                      help="pairs of an x and a z that the decoder evaluates at once for it; bounds the memory")
+
+
+def finish_arguments(parser, args):
+    """Settle what several flags decide together: the seed, and that --eval has its model."""
+    if args.seed is None:
+        args.seed = SEEDS[args.taskid]
+    if args.eval != (args.load_path is not None):
+        parser.error("--eval and --load_path go together")
+    if args.resume and args.overwrite:
+        parser.error("--resume and --overwrite exclude each other")
+    return args
+
+
+def device():
+    """The GPU when there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def train_and_test(run_id, model, splits, recipe, args, config, description):
+    """Train `model` (or go on training it), then evaluate its best weights on the test split.
+
+    Files are `models/<dataset>/<run_id>.pt` and `logs/<dataset>/<run_id>.{log,jsonl}`. Raises UserError if they exist
+    already and neither --resume nor --overwrite says what to do.
+    """
+    model_path = Path("models", args.dataset, f"{run_id}.pt")
+    folder = Path("logs", args.dataset)
+    saved = _existing_state(model_path, folder, run_id, args, description)
+    records = Records(folder, run_id)
+    options = Options(aggressive=bool(args.aggressive), kl_start=args.kl_start, warm_up=args.warm_up,
+                      epochs=config["epochs"], test_nepoch=config["test_nepoch"], nsamples=args.nsamples,
+                      inner_clip=args.inner_clip, momentum=args.momentum, save_every=args.save_every, seed=args.seed)
+    trainer = Trainer(model, splits, recipe, options, records, model_path, description)
+    if saved is None:
+        records.write(None, event="run", id=run_id, args=description["args"], config=config, **environment())
+        trainer.save()
+    else:
+        trainer.resume(saved)
+        if trainer.progress.tested:
+            print(f"{run_id} is finished: its figures stand in {records.paths[0]}; --eval evaluates it again")
+            return
+    trainer.fit()
+    model.load_state_dict(load_checkpoint(model_path, description["domain"])["model"])
+    test(model, splits["test"], args, records)
+    trainer.progress.tested = True
+    trainer.save()
+    records.close()
+
+
+def test(model, split, args, records):
+    """Write the TEST lines of a model: one-sample figures, then the importance-weighted NLL."""
+    words = split.unit == "word"
+    measured = metrics.evaluate(model, split, args.seed)
+    record_metrics(records, "test", measured, words, final=True)
+    nll = metrics.importance_weighted_nll(
+        model, split, args.iw_nsamples, args.iw_batch, args.seed,
+        lambda batches: tqdm(batches, total=split.num_batches, desc="iw nll", leave=False,
+                             disable=not sys.stderr.isatty()))
+    ppl = metrics.perplexity(nll, measured)
+    records.write(f"iw nll: {nll:.4f}" + (f", iw ppl: {ppl:.4f}" if words else ""), event="iw", nll=nll, ppl=ppl,
+                  nsamples=args.iw_nsamples)
+
+
+def plain_arguments(args):
+    """The arguments as JSON takes them."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in sorted(vars(args).items())}
+
+
+def _existing_state(model_path, folder, run_id, args, description):
+    """The state to resume from, or None for a fresh run, whose place must then be free."""
+    state = state_path(model_path)
+    if args.resume:
+        if not state.is_file():
+            raise UserError(f"{state}: nothing to resume; start the run without --resume")
+        saved = load_checkpoint(state, description["domain"])
+        _check_same_run(state, saved, description)
+        return saved
+    files = [model_path, state, folder / f"{run_id}.log", folder / f"{run_id}.jsonl"]
+    for path in files:
+        if path.exists() and not args.overwrite:
+            raise UserError(f"{path}: this run has been made before; --resume goes on with it, --overwrite starts it "
+                            "again, --jobid N gives this one another name")
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _check_same_run(path, saved, description):
+    for part in ("args", "config"):
+        for name in {**saved[part], **description[part]}:
+            if name not in MAY_CHANGE_ON_RESUME and saved[part].get(name) != description[part].get(name):
+                raise UserError(f"{path}: the run was started with {name} = {saved[part].get(name)}, not "
+                                f"{description[part].get(name)}; resume it with what it was started with")

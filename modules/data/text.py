@@ -1,0 +1,129 @@
+"""Text corpora: reading, the vocabulary, and batches of sentences of one length."""
+
+from array import array
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from modules.errors import UserError
+
+PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"      # ids 0..3, part of the contract with saved models
+
+
+class Vocabulary:
+    """Words and their ids: the four special ones first, then words in order of first occurrence."""
+
+    def __init__(self, words=(PAD, BOS, EOS, UNK)):
+        self.words = list(words)
+        self.ids = {word: i for i, word in enumerate(self.words)}
+        self.bos, self.eos, self.unk = self.ids[BOS], self.ids[EOS], self.ids[UNK]
+
+    def __len__(self):
+        return len(self.words)
+
+
+class Corpus:
+    """The sentences of one file as one flat array of token ids, `<s>` and `</s>` included.
+
+    `tokens` int32 [all tokens], `offsets` int64 [sentences + 1]: sentence i is tokens[offsets[i]:offsets[i + 1]].
+    """
+
+    def __init__(self, tokens, offsets):
+        self.tokens = tokens
+        self.offsets = offsets
+
+    def __len__(self):
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i):
+        return self.tokens[self.offsets[i]:self.offsets[i + 1]]
+
+
+def read_corpus(path, vocabulary=None, label=False, limit=None):
+    """Read a file of one tokenised sentence a line: returns (Corpus, Vocabulary).
+
+    Without `vocabulary` one is made from the file; with one, words it lacks become `<unk>`. With `label`, a line is
+    `label<TAB>text`. Empty sentences are skipped; `limit` keeps the first that many sentences. Raises UserError,
+    naming the file and the line, for a missing, empty or non-UTF-8 file and for a line without its tab.
+    """
+    grow = vocabulary is None
+    ids = dict(Vocabulary().ids if grow else vocabulary.ids)
+    bos, eos, unk = ids[BOS], ids[EOS], ids[UNK]
+    tokens, lengths = array("i"), array("q", [0])
+    for number, line in enumerate(_lines(path), start=1):
+        if label:
+            _, tab, line = line.partition("\t")
+            if not tab:
+                raise UserError(f"{path}, line {number}: no tab between label and text; "
+                                "mend the line, or set label to False in the config")
+        words = line.split()
+        if not words:
+            continue
+        if len(lengths) - 1 == limit:
+            break
+        tokens.append(bos)
+        if grow:
+            tokens.extend([ids.setdefault(word, len(ids)) for word in words])
+        else:
+            tokens.extend([ids.get(word, unk) for word in words])
+        tokens.append(eos)
+        lengths.append(len(words) + 2)
+    if len(lengths) == 1:
+        raise UserError(f"{path}: there is no sentence in it; it needs one tokenised sentence a line")
+    corpus = Corpus(np.frombuffer(tokens, dtype=np.int32), np.cumsum(np.frombuffer(lengths, dtype=np.int64)))
+    return corpus, Vocabulary(ids) if grow else vocabulary
+
+
+def _lines(path):
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file; `python prepare_data.py` fetches the known data sets, "
+                        "and the config says where this one is expected")
+    with open(path, encoding="utf-8") as lines:
+        number = 0
+        try:
+            for number, line in enumerate(lines, start=1):
+                yield line
+        except UnicodeDecodeError:
+            raise UserError(f"{path}: not UTF-8 text, near line {number + 1}; convert it to UTF-8") from None
+
+
+class TextSplit:
+    """A corpus cut into batches of equal length, on the device.
+
+    Sentences of one length are cut in file order into batches of at most `batch_size`; every sentence is in exactly
+    one batch. The training loop shuffles the order of the batches, not what is in them.
+    """
+
+    unit = "word"
+
+    def __init__(self, corpus, batch_size, device="cpu"):
+        self.size = len(corpus)
+        lengths = np.diff(corpus.offsets)
+        self._batches = []
+        for length in np.unique(lengths):
+            starts = corpus.offsets[:-1][lengths == length]
+            group = torch.from_numpy(corpus.tokens[starts[:, None] + np.arange(length)]).to(device)  # [sentences, length]
+            self._batches += group.split(batch_size)
+        self.num_batches = len(self._batches)
+
+    def __iter__(self):
+        return iter(self._batches)
+
+    def order(self, generator):
+        """The order of one epoch: a permutation of the batches, int64 [num_batches]."""
+        return torch.randperm(self.num_batches, generator=generator)
+
+    def batch(self, order, i):
+        """Batch number i of an epoch in that order: token ids [batch, time]."""
+        return self._batches[order[i]]
+
+    def random_batch(self, generator):
+        """A batch drawn uniformly at random with replacement, for the inner loop."""
+        return self._batches[int(torch.randint(self.num_batches, (), generator=generator))]
+
+    @staticmethod
+    def units(batch):
+        """How many predicted tokens the batch holds; `<s>` is not predicted."""
+        return batch.size(0) * (batch.size(1) - 1)
+

@@ -1,0 +1,45 @@
+"""The text decoder: an LSTM that sees z at every step (paper, section 5.1 and appendix)."""
+
+import torch
+from torch import nn
+
+from modules.decoders.vocabulary import token_nll
+from modules.dropout import Dropout
+
+
+class LSTMDecoder(nn.Module):
+    """p(x|z): own embedding with dropout, z concatenated at every step, LSTM, dropout, linear map to the vocabulary.
+
+    The initial cell is c0 = W z, the initial hidden state tanh(c0). Parameter names `embed`, `trans_linear`, `lstm`,
+    `pred_linear` are those of the authors' files. `train_dtype` is the precision of the product with the vocabulary
+    while training; evaluation always uses the parameters' own.
+    """
+
+    def __init__(self, vocab_size, nz, ni, dec_nh, dropout_in=0.0, dropout_out=0.0, train_dtype=torch.float32):
+        super().__init__()
+        self.embed = nn.Embedding(vocab_size, ni)
+        self.dropout_in = Dropout(dropout_in)
+        self.trans_linear = nn.Linear(nz, dec_nh, bias=False)
+        self.lstm = nn.LSTM(ni + nz, dec_nh)
+        self.dropout_out = Dropout(dropout_out)
+        self.pred_linear = nn.Linear(dec_nh, vocab_size, bias=False)
+        self.train_dtype = train_dtype
+
+    def reconstruction(self, x, z):
+        """-log p(x|z) in nats per sentence.
+
+        x: token ids [batch, time], all of one length; z: [batch, nsamples, nz] -> [batch, nsamples].
+        Every token but the first (`<s>`) is predicted.
+        """
+        batch, nsamples, nz = z.shape
+        tokens = x.T                                                                # [time, batch]
+        embedded = self.dropout_in(self.embed(tokens[:-1]))                         # [time - 1, batch, ni]
+        steps = len(embedded)
+        source = torch.cat([embedded.unsqueeze(2).expand(-1, -1, nsamples, -1),
+                            z.expand(steps, -1, -1, -1)], dim=3)                    # [time - 1, batch, nsamples, ni + nz]
+        cell = self.trans_linear(z.reshape(1, batch * nsamples, nz))                # [1, batch * nsamples, dec_nh]
+        hidden, _ = self.lstm(source.flatten(1, 2), (cell.tanh(), cell))
+        hidden = self.dropout_out(hidden).flatten(0, 1)                             # [(time - 1) * batch * nsamples, dec_nh]
+        targets = tokens[1:].long().unsqueeze(2).expand(-1, -1, nsamples).flatten()
+        dtype = self.train_dtype if self.training else hidden.dtype
+        return token_nll(hidden, self.pred_linear.weight, targets, dtype).view(steps, batch, nsamples).sum(dim=0)

@@ -1,0 +1,28 @@
+"""Writing files so that a reader never meets half of one."""
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+from modules.errors import UserError
+
+
+@contextmanager
+def replacing(path):
+    """Yield a temporary path beside `path`; when the block ends well, the file there takes the name `path`.
+
+    On any failure the temporary file is removed and whatever stood at `path` before is untouched.
+    Raises UserError, naming the file, if the file system refuses (no space, no permission).
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; make room or choose another place") from error
+    finally:
+        temporary.unlink(missing_ok=True)

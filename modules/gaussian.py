@@ -1,0 +1,49 @@
+"""Diagonal Gaussians: the closed forms that posterior, prior and aggregate posterior need. Everything is in nats."""
+
+import math
+
+import torch
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+def reparameterize(mean, logvar, nsamples=1, generator=None):
+    """Draw z = mean + exp(logvar / 2) * eps, eps ~ N(0, I) (Kingma & Welling 2014).
+
+    mean, logvar: [batch, nz] -> z: [batch, nsamples, nz], differentiable in both.
+    """
+    shape = (mean.size(0), nsamples, mean.size(1))
+    noise = torch.randn(shape, dtype=mean.dtype, device=mean.device, generator=generator)
+    return torch.addcmul(mean.unsqueeze(1), noise, (0.5 * logvar).exp().unsqueeze(1))
+
+
+def kl_to_standard_normal(mean, logvar):
+    """KL(N(mean, diag exp(logvar)) || N(0, I)) of each row: [batch, nz] -> [batch]."""
+    return 0.5 * (mean.square() + logvar.exp() - logvar - 1).sum(dim=-1)
+
+
+def log_density(z, mean, logvar):
+    """log N(z; mean, diag exp(logvar)), broadcast over leading dimensions: [..., nz] -> [...]."""
+    return -0.5 * (LOG_2PI + logvar + (z - mean).square() * (-logvar).exp()).sum(dim=-1)
+
+
+def log_standard_normal(z):
+    """log N(z; 0, I): [..., nz] -> [...]."""
+    return -0.5 * (LOG_2PI + z.square()).sum(dim=-1)
+
+
+def log_mixture_density(z, mean, logvar, chunk=1024):
+    """log of the equal mixture (1/n) sum_j N(z; mean_j, diag exp(logvar_j)): z [m, nz], mixture [n, nz] -> [m].
+
+    The square is expanded so that all m * n densities come from one matrix product; float64 keeps what the expansion
+    would cancel. `chunk` points at a time, so the memory is chunk * n.
+    """
+    z, mean, logvar = z.double(), mean.double(), logvar.double()
+    precision = (-logvar).exp()
+    features = torch.cat([precision, -2 * mean * precision], dim=1).T                 # [2 nz, n]
+    constant = (mean.square() * precision + logvar + LOG_2PI).sum(dim=1)              # [n]
+    parts = []
+    for part in z.split(chunk):
+        squares = torch.cat([part.square(), part], dim=1) @ features + constant       # [chunk, n]
+        parts.append(torch.logsumexp(-0.5 * squares, dim=1))
+    return torch.cat(parts) - math.log(len(mean))

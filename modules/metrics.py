@@ -1,0 +1,132 @@
+"""What is reported of a model on a split (section 4 of the specification in docs, table 1 of the paper).
+
+Evaluation draws its noise from a generator of its own, seeded anew each time: measuring leaves training untouched, and
+two epochs are compared under the same noise.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+
+from modules.gaussian import kl_to_standard_normal, log_density, log_mixture_density, reparameterize
+
+ACTIVE_VARIANCE = 0.01      # a dimension is active if its posterior mean varies at least this much (Burda et al. 2016)
+
+
+@dataclass
+class Metrics:
+    """Averages per sentence or image, in nats."""
+
+    loss: float             # reconstruction + KL, the negative ELBO at KL weight 1
+    reconstruction: float   # -log p(x|z), one sample of z
+    kl: float               # KL(q(z|x) || p(z))
+    mi: float               # I(x, z) with q(z) mixed over the batch, as published
+    mi_agg: float           # the same with q(z) mixed over the whole split
+    kl_agg: float           # KL(q(z) || p(z)) = kl - mi_agg
+    active_units: int
+    units: int              # predicted words, or images, in the split
+    size: int               # sentences or images in the split
+
+    def as_dict(self):
+        return asdict(self)
+
+
+def active_units(means):
+    """Number of dimensions whose posterior mean has variance (n - 1 in the denominator) >= 0.01: means [n, nz]."""
+    if len(means) < 2:
+        return 0
+    return int((means.double().var(dim=0) >= ACTIVE_VARIANCE).sum())
+
+
+def batch_mutual_information(mean, logvar, z):
+    """I(x, z) of one batch, with q(z) mixed over that batch: E[log q(z|x) - log q(z)] over one draw per x.
+
+    This is E[KL(q(z|x) || p(z))] - KL(q(z) || p(z)) (paper, equation 4; Hoffman & Johnson 2016) with log p(z) cancelled.
+    mean, logvar, z: [batch, nz] -> a scalar tensor in nats, at most log(batch).
+    """
+    return (log_density(z.double(), mean.double(), logvar.double()) - log_mixture_density(z, mean, logvar)).mean()
+
+
+@torch.no_grad()
+def posteriors(model, split, seed):
+    """Encode a split once: lists of (mean, logvar, z) per batch, z one draw from q(z|x)."""
+    generator = torch.Generator(_device(model)).manual_seed(seed)
+    encoded = []
+    for x in split:
+        mean, logvar = model.encoder(x)
+        encoded.append((mean, logvar, reparameterize(mean, logvar, 1, generator).squeeze(1)))
+    return encoded
+
+
+def mutual_information(encoded):
+    """`batch_mutual_information`, batches averaged by size: a float in nats."""
+    total = sum(batch_mutual_information(*batch) * len(batch[0]) for batch in encoded)
+    return float(total) / sum(len(mean) for mean, _, _ in encoded)
+
+
+def aggregate_mutual_information(encoded):
+    """The same estimate with q(z) mixed over the whole split: a float in nats."""
+    return float(batch_mutual_information(*(torch.cat(parts) for parts in zip(*encoded))))
+
+
+@torch.no_grad()
+def evaluate(model, split, seed):
+    """Every metric but the importance-weighted likelihood, in one pass over the split in evaluation mode."""
+    with evaluation_mode(model):
+        encoded = posteriors(model, split, seed)
+        reconstruction = sum(model.decoder.reconstruction(x, z.unsqueeze(1)).double().sum()
+                             for x, (_, _, z) in zip(split, encoded))
+        kl = sum(kl_to_standard_normal(mean, logvar).double().sum() for mean, logvar, _ in encoded)
+        reconstruction, kl = float(reconstruction) / split.size, float(kl) / split.size
+        mi_agg = aggregate_mutual_information(encoded)
+        return Metrics(loss=reconstruction + kl, reconstruction=reconstruction, kl=kl,
+                       mi=mutual_information(encoded), mi_agg=mi_agg, kl_agg=kl - mi_agg,
+                       active_units=active_units(torch.cat([mean for mean, _, _ in encoded])),
+                       units=sum(split.units(x) for x in split), size=split.size)
+
+
+@torch.no_grad()
+def quick_look(model, split, seed):
+    """(mutual information, active units) from the encoder alone, for the reports during an epoch."""
+    with evaluation_mode(model):
+        encoded = posteriors(model, split, seed)
+        return mutual_information(encoded), active_units(torch.cat([mean for mean, _, _ in encoded]))
+
+
+@torch.no_grad()
+def importance_weighted_nll(model, split, nsamples, max_rows, seed, progress=lambda batches: batches):
+    """Average importance-weighted -log p(x) over the split, in nats per sentence or image.
+
+    `max_rows` bounds the pairs of an x and a z that the decoder sees at once; `progress` wraps the batches.
+    """
+    generator = torch.Generator(_device(model)).manual_seed(seed)
+    with evaluation_mode(model):
+        return float(sum(model.iw_nll(x, nsamples, max_rows, generator).double().sum() for x in progress(split))
+                     ) / split.size
+
+
+class evaluation_mode:
+    """Context: the model in evaluation mode, and back in the mode it was in afterwards."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def __enter__(self):
+        self.was_training = self.model.training
+        self.model.eval()
+
+    def __exit__(self, *_):
+        self.model.train(self.was_training)
+
+
+def perplexity(nll, metrics):
+    """exp of nats per predicted unit, `nll` in nats per sentence; infinite where that overflows."""
+    try:
+        return math.exp(nll * metrics.size / metrics.units)
+    except OverflowError:
+        return math.inf
+
+
+def _device(model):
+    return next(model.parameters()).device

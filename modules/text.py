@@ -1,0 +1,64 @@
+"""What `text.py` and the toy study share: the keys of a text config, the splits and the model built from it."""
+
+import torch
+
+from modules.config import Key, fraction, one_of, text, whole, yes_no
+from modules.data.text import TextSplit, Vocabulary, read_corpus
+from modules.decoders.lstm import LSTMDecoder
+from modules.encoders.lstm import LSTMEncoder
+from modules.vae import VAE
+
+KEYS = {
+    "enc_type": Key(one_of("lstm"), "encoder", "lstm"),
+    "dec_type": Key(one_of("lstm"), "decoder", "lstm"),
+    "nz": Key(whole(1), "dimensions of z"),
+    "ni": Key(whole(1), "dimensions of the word embeddings"),
+    "enc_nh": Key(whole(1), "hidden units of the encoder"),
+    "dec_nh": Key(whole(1), "hidden units of the decoder"),
+    "dec_dropout_in": Key(fraction, "dropout on the decoder's embeddings"),
+    "dec_dropout_out": Key(fraction, "dropout on the decoder's output"),
+    "batch_size": Key(whole(1), "sentences in a batch, at most"),
+    "epochs": Key(whole(1), "epochs, at most"),
+    "test_nepoch": Key(whole(1), "epochs between two evaluations on the test split"),
+    "train_data": Key(text, "training file"),
+    "val_data": Key(text, "validation file"),
+    "test_data": Key(text, "test file"),
+    "label": Key(yes_no, "whether a line is label<TAB>text", False),
+}
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+
+
+def load_splits(config, device, train_limit=None):
+    """Read the three files of a config: ({"train", "val", "test"}: TextSplit, Vocabulary of the training file)."""
+    corpus, vocabulary = read_corpus(config["train_data"], label=config["label"], limit=train_limit)
+    splits = {"train": TextSplit(corpus, config["batch_size"], device)}
+    for name in ("val", "test"):
+        splits[name] = load_split(config, name, vocabulary, device)
+    return splits, vocabulary
+
+
+def load_split(config, name, vocabulary, device):
+    """Read one file of a config under a given vocabulary; words it lacks become `<unk>`."""
+    corpus, _ = read_corpus(config[f"{name}_data"], vocabulary, label=config["label"])
+    return TextSplit(corpus, config["batch_size"], device)
+
+
+def build_vae(config, vocabulary, precision="float32"):
+    """A text VAE with the published initialisation: weights from U(-0.01, 0.01), embeddings from U(-0.1, 0.1)."""
+    size = len(vocabulary)
+    encoder = LSTMEncoder(size, config["nz"], config["ni"], config["enc_nh"])
+    decoder = LSTMDecoder(size, config["nz"], config["ni"], config["dec_nh"], config["dec_dropout_in"],
+                          config["dec_dropout_out"], PRECISIONS[precision])
+    model = VAE(encoder, decoder)
+    for name, parameter in model.named_parameters():
+        bound = 0.1 if "embed" in name else 0.01
+        torch.nn.init.uniform_(parameter, -bound, bound)
+    return model
+
+
+def model_from_checkpoint(content):
+    """(VAE, Vocabulary) of a loaded text checkpoint."""
+    vocabulary = Vocabulary(content["vocabulary"])
+    model = build_vae(content["config"], vocabulary)
+    model.load_state_dict(content["model"])
+    return model, vocabulary

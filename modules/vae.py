@@ -1,0 +1,51 @@
+"""The variational autoencoder: the two terms of the ELBO and the importance-weighted likelihood."""
+
+import math
+
+import torch
+from torch import nn
+
+from modules.gaussian import kl_to_standard_normal, log_density, log_standard_normal, reparameterize
+
+
+class VAE(nn.Module):
+    """An encoder q(z|x), a decoder p(x|z) and the prior N(0, I).
+
+    The encoder offers `sample(x, nsamples) -> z, mean, logvar`, the decoder `reconstruction(x, z) -> -log p(x|z)`;
+    nothing here knows what x is.
+    """
+
+    def __init__(self, encoder, decoder):
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+
+    def elbo_terms(self, x, nsamples=1, generator=None):
+        """Reconstruction -log p(x|z) averaged over `nsamples` draws, and KL(q(z|x) || N(0, I)), in nats.
+
+        The negative ELBO is their sum (paper, equation 1). Both [batch].
+        """
+        z, mean, logvar = self.encoder.sample(x, nsamples, generator)
+        reconstruction = self.decoder.reconstruction(x, z).mean(dim=1)
+        return reconstruction, kl_to_standard_normal(mean, logvar)
+
+    @torch.no_grad()
+    def iw_nll(self, x, nsamples, max_rows, generator=None):
+        """Importance-weighted estimate of -log p(x), in nats (Burda et al. 2016, equation 8): [batch].
+
+        -log (1/K) sum_k p(x|z_k) p(z_k) / q(z_k|x) with K = nsamples draws from q. Each x is encoded once; at most
+        `max_rows` pairs of an x and a z (at least one) go through the decoder at a time.
+        """
+        if nsamples < 1:
+            raise ValueError(f"the importance-weighted estimate needs at least 1 sample, not {nsamples}")
+        mean, logvar = self.encoder(x)
+        draws = max(1, min(nsamples, max_rows // len(x)))
+        log_weights = []
+        while (drawn := sum(part.size(1) for part in log_weights)) < nsamples:
+            z = reparameterize(mean, logvar, min(draws, nsamples - drawn), generator)     # [batch, draws, nz]
+            rows = max(1, max_rows // z.size(1))
+            log_likelihood = -torch.cat([self.decoder.reconstruction(part_x, part_z)
+                                         for part_x, part_z in zip(x.split(rows), z.split(rows))])
+            log_weights.append(log_likelihood + log_standard_normal(z)
+                               - log_density(z, mean.unsqueeze(1), logvar.unsqueeze(1)))
+        return math.log(nsamples) - torch.logsumexp(torch.cat(log_weights, dim=1), dim=1)
