@@ -1,0 +1,209 @@
+"""Omniglot at 28 x 28: the authors' tensors, Burda's MATLAB file or the original images, made into one format.
+
+That format is a list of three float32 tensors [n, 1, 28, 28], ink = 1: train grey in [0, 1], validation and test
+binary. From the original images (1,623 characters, 20 drawings of each) the split is the only even one of the
+published sizes: of each character 15 drawings, drawn at random, are for training, 15 * 1,623 = 24,345, and the other
+5 for test; as 5 * 1,623 is 45 more than the published 8,070, 45 characters drawn at random give one drawing less.
+So each character is in both splits. In every case the last 2,000 of the shuffled training images are validation.
+"""
+
+import functools
+import io
+import zipfile
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.io
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from modules.data.unpack import naming_damage, trusted_zip_members
+from modules.errors import UserError
+
+SIZE = 28               # pixels, of an image as the models see it
+ORIGINAL_SIZE = 105     # pixels, of an original drawing
+ARCHIVE_LIMIT = 2**28   # bytes the images of one archive may take; the real ones take 5 million
+NAMES = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """How the images are divided; the defaults give the published sizes."""
+
+    train_drawings: int = 15    # of each character, validation included
+    test: int = 8_070           # images
+    validation: int = 2_000     # images, taken from the training images
+    seed: int = 783435          # of the shuffles, the split and the binarisation
+
+
+# ---------------------------------------------------------------- the ready tensors
+
+
+def load_tensors(path):
+    """Read and check an `omniglot.pt`, without unpickling anything but tensors; returns its three tensors.
+
+    Raises UserError, naming the file, if it is not what the top of this module says.
+    """
+    try:
+        splits = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}; fetch it again") from error
+    except Exception as error:  # a broken file makes torch.load raise almost anything
+        raise UserError(f"{path}: not a file of tensors that can be loaded safely; fetch it again") from error
+    try:
+        check_tensors(splits)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; fetch it again") from error
+    except RuntimeError as error:   # tensors that cannot be computed with, those without data for one
+        raise UserError(f"{path}: holds unusable tensors; fetch it again") from error
+    return [images.float() for images in splits]
+
+
+def check_tensors(splits):
+    """Raise ValueError, with the first thing that is wrong, unless `splits` are Omniglot's three tensors."""
+    if not isinstance(splits, (list, tuple)) or len(splits) != len(NAMES):
+        raise ValueError(f"not a list of {len(NAMES)} tensors (train, validation, test)")
+    for name, images in zip(NAMES, splits):
+        if not isinstance(images, torch.Tensor) or not images.is_floating_point() or images.layout != torch.strided:
+            raise ValueError(f"the {name} images are not a dense float tensor")
+        if images.dim() != 4 or tuple(images.shape[1:]) != (1, SIZE, SIZE) or len(images) == 0:
+            raise ValueError(f"the {name} images have shape {list(images.shape)}, not [n > 0, 1, {SIZE}, {SIZE}]")
+        if not ((images >= 0) & (images <= 1)).all():   # false for NaN too
+            raise ValueError(f"some {name} pixels are not in [0, 1]")
+        if name != "train" and not ((images == 0) | (images == 1)).all():
+            raise ValueError(f"some {name} pixels are neither 0 nor 1")
+
+
+# ---------------------------------------------------------------- Burda's MATLAB file
+
+
+def from_mat(path, split=Split()):
+    """Make the three tensors from Burda's `chardata.mat`: `data` and `testdata`, grey, [784, n], columns first.
+
+    Raises UserError, naming the file, if it is something else.
+    """
+    try:
+        fields = scipy.io.loadmat(path, variable_names=["data", "testdata"])
+    except Exception as error:  # a broken file makes loadmat raise almost anything
+        raise UserError(f"{path}: not a MATLAB file that can be read; fetch it again") from error
+    train, test = (mat_images(path, fields, name) for name in ("data", "testdata"))
+    if len(train) <= split.validation:
+        raise UserError(f"{path}: {len(train)} training images, but {split.validation} are wanted for validation "
+                        f"alone; fetch it again")
+    return finish(train, test, split.validation, np.random.default_rng(split.seed))
+
+
+def mat_images(path, fields, name):
+    """The field `name` as images [n, 28, 28] with rows first."""
+    data = np.asarray(fields.get(name))
+    if data.ndim != 2 or data.shape[0] != SIZE * SIZE or data.dtype.kind not in "fiu":  # floats, integers
+        raise UserError(f"{path}: no numeric field {name!r} of {SIZE * SIZE} rows; fetch it again")
+    if not ((data >= 0) & (data <= 1)).all():
+        raise UserError(f"{path}: some values of {name!r} are not in [0, 1]; fetch it again")
+    return data.T.reshape(-1, SIZE, SIZE).transpose(0, 2, 1).astype(np.float32)     # [n, row, column]
+
+
+# ---------------------------------------------------------------- the original images
+
+
+def from_images(archives, split=Split()):
+    """Make the three tensors from the zip archives of the original images, read without being unpacked.
+
+    Raises UserError, naming the archive, for one that is damaged or not to be trusted.
+    """
+    characters = {}     # name: [drawings, 28, 28]
+    for archive in archives:
+        characters.update(read_characters(archive))
+    rng = np.random.default_rng(split.seed)
+    try:
+        train, test = split_drawings([characters[name] for name in sorted(characters)], split, rng)
+    except ValueError as error:
+        raise UserError(f"{' and '.join(map(str, archives))}: {error}; fetch them again") from error
+    return finish(train, test[rng.permutation(len(test))], split.validation, rng)
+
+
+def read_characters(archive):
+    """Read the PNG images of an archive: {folder, which stands for a character: float32 [drawings, 28, 28]}."""
+    characters = {}
+    with naming_damage(archive), zipfile.ZipFile(archive) as opened:
+        names = [member.filename for member in trusted_zip_members(archive, opened, ARCHIVE_LIMIT)]
+        for name in sorted(filter(is_drawing, names)):
+            drawing = reduce_area(read_drawing(archive, name, opened.read(name)), SIZE)
+            characters.setdefault(name.rpartition("/")[0], []).append(drawing)
+    return {character: np.stack(drawings) for character, drawings in characters.items()}
+
+
+def is_drawing(name):
+    """True for a member that is a drawing, and not what macOS hides in archives."""
+    return name.endswith(".png") and not name.startswith("__MACOSX/") and not name.rpartition("/")[2].startswith(".")
+
+
+def read_drawing(archive, name, content):
+    """Decode one PNG image into float32 [105, 105] with ink (black) = 1 and paper = 0."""
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            if image.size != (ORIGINAL_SIZE, ORIGINAL_SIZE):    # before decoding: it may claim any size
+                raise UserError(f"{archive}: {name!r} is {image.size[0]} x {image.size[1]} pixels, "
+                                f"not {ORIGINAL_SIZE} x {ORIGINAL_SIZE}; fetch the archive again")
+            return 1.0 - np.asarray(image.convert("L"), dtype=np.float32) / 255
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{archive}: {name!r} is not a PNG image that can be read; fetch the archive again") from error
+
+
+def reduce_area(image, size):
+    """Reduce a square float32 image to [size, size] by area averaging.
+
+    A new pixel is the mean over the square of old ones that it covers, each counted by the share that is covered.
+    From 105 to 28 these shares are multiples of 1/4, so that the sums are exact and the same on every machine.
+    """
+    ratio = len(image) / size
+    overlap = overlaps(len(image), size)
+    return overlap @ image @ overlap.T / np.float32(ratio**2)
+
+
+@functools.lru_cache
+def overlaps(old, new):
+    """float32 [new, old]: the length that each of `new` equal parts of a line has in common with each of `old`.
+
+    The unit is the length of an old part.
+    """
+    left = np.arange(new)[:, None] * (old / new)    # [new, 1], where a new part begins
+    right = left + old / new
+    part = np.arange(old)[None, :]                  # [1, old], where an old part begins
+    return np.maximum(np.minimum(right, part + 1) - np.maximum(left, part), 0).astype(np.float32)
+
+
+def split_drawings(characters, split, rng):
+    """Divide each character's drawings between training and test, as told at the top of this module.
+
+    characters: arrays [drawings, 28, 28]. Returns two arrays [n, 28, 28]. Raises ValueError if the sizes do not fit.
+    """
+    train, test = [], []
+    for drawings in characters:
+        order = rng.permutation(len(drawings))
+        train.append(drawings[order[:split.train_drawings]])
+        test.append(drawings[order[split.train_drawings:]])
+    surplus = sum(map(len, test)) - split.test
+    spared = [index for index, drawings in enumerate(test) if len(drawings) > 1]    # may give one drawing less
+    if not 0 <= surplus <= len(spared) or not all(map(len, test)):
+        raise ValueError(f"{sum(map(len, characters))} drawings of {len(characters)} characters cannot be split into "
+                         f"{split.train_drawings} training drawings each and {split.test} test drawings in all")
+    for index in rng.choice(spared, size=surplus, replace=False):
+        test[index] = test[index][1:]
+    return np.concatenate(train), np.concatenate(test)
+
+
+def finish(train, test, validation, rng):
+    """Shuffle `train`, take its last `validation` images for validation, binarise these and `test` once.
+
+    train, test: grey images [n, 28, 28]. Returns the three tensors [n, 1, 28, 28].
+    """
+    train = train[rng.permutation(len(train))]
+    train, held_out = train[:-validation], train[-validation:]
+    splits = train, binarise(held_out, rng), binarise(test, rng)
+    return [torch.from_numpy(images.astype(np.float32)[:, None]) for images in splits]
+
+
+def binarise(images, rng):
+    """Draw each pixel from the Bernoulli distribution whose mean is its grey value."""
+    return rng.random(images.shape) < images

@@ -1,0 +1,67 @@
+"""A table of the test figures of finished runs: NLL, KL, MI, AU, as in table 1 of the paper.
+
+    python plot_scripts/table.py logs/synthetic/*.jsonl
+"""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from modules.errors import Parser, UserError, run_command      # noqa: E402
+
+COLUMNS = ("nll", "ppl", "kl", "mi", "mi_agg", "active_units", "epochs", "minutes")
+
+
+def main():
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("logs", nargs="+", type=Path, help="the .jsonl files of finished runs")
+    rows = [read_row(path) for path in parser.parse_args().logs]
+    width = max(len(name) for name, _ in rows)
+    print("run".ljust(width), *(column.rjust(12) for column in COLUMNS))
+    for name, row in rows:
+        print(name.ljust(width), *(format_cell(row[column]).rjust(12) for column in COLUMNS))
+
+
+def read_row(path):
+    """(name of the run, its test figures) from a run's JSON lines; what the run has not reached is None."""
+    row = dict.fromkeys(COLUMNS)
+    for event in read_events(path):
+        if event["event"] == "iw":
+            row["nll"], row["ppl"] = event["nll"], event["ppl"]
+        elif event["event"] == "test" and event.get("final"):
+            row.update({column: event[column] for column in ("kl", "mi", "mi_agg", "active_units")})
+        elif event["event"] == "val":
+            row["epochs"], row["minutes"] = event["epoch"] + 1, event["seconds"] / 60
+    return path.stem, row
+
+
+def read_events(path):
+    """The events of a run's JSON lines, a list of dicts; raises UserError naming the file and line."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such log") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text; give the .jsonl file of a run") from None
+    events = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            event = json.loads(line)
+            event["event"]
+        except (ValueError, TypeError, KeyError):
+            raise UserError(f"{path}, line {number}: not an event; give the .jsonl file of a run") from None
+        events.append(event)
+    return events
+
+
+def format_cell(value):
+    """A number as the table shows it."""
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.2f}"
+
+
+if __name__ == "__main__":
+    run_command(main)

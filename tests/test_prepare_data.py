@@ -1,0 +1,411 @@
+"""prepare_data.py from the command line to the files in datasets/, with mirrors that tests make up."""
+
+import hashlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+
+import prepare_data
+from modules.data import fetch, omniglot, synthetic
+from modules.data import prepare as preparation
+from modules.data.fetch import Downloader, MirrorFolder, Upstream
+from modules.data.prepare import prepare, prepare_each
+from modules.errors import UserError
+from tests.test_omniglot import TINY, make_tensors, write_archive, write_mat
+
+pytest_plugins = "tests.http_server"     # its fixtures
+
+SCRIPT = Path(prepare_data.__file__)
+YAHOO = {"yahoo.train.txt": "how are you ?\nfine .\n", "yahoo.valid.txt": "é\n", "yahoo.test.txt": "b\n"}
+YELP = {"yelp.train.txt": "1\tgood\n0\tbad\n", "yelp.valid.txt": "1\tfine\n", "yelp.test.txt": "0\tno\n"}
+PTB = {"ptb.train.txt": " a b\n", "ptb.valid.txt": " c\n", "ptb.test.txt": " d\n"}
+SYNTHETIC = {"synthetic_train.txt": "".join(f"{n} 2 3\n" for n in range(2005)), "synthetic_test.txt": "4 5 6\n"}
+
+
+def pack(path, files, folder="some_data"):
+    """Write a tar.gz with `files`, {name: text or bytes}, in a folder."""
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in files.items():
+            content = content.encode() if isinstance(content, str) else content
+            info = tarfile.TarInfo(f"{folder}/{name}" if folder else name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def tensor_file(tensors):
+    """The bytes of a tensor file."""
+    out = io.BytesIO()
+    torch.save(tensors, out)
+    return out.getvalue()
+
+
+@pytest.fixture
+def mirror(tmp_path):
+    """A mirror folder with a small version of everything."""
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    pack(folder / "yahoo_data.tar.gz", YAHOO, "yahoo_data")
+    pack(folder / "yelp_data.tar.gz", YELP, "yelp_data")
+    pack(folder / "synthetic_data.tar.gz", SYNTHETIC, "synthetic_data")
+    pack(folder / "omniglot_data.tar.gz", {"omniglot.pt": tensor_file(make_tensors())}, "omniglot_data")
+    for name, content in PTB.items():
+        (folder / name).write_text(content)
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path):
+    """The folder of data sets."""
+    return tmp_path / "datasets"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run main() with the given arguments in a fresh folder."""
+    def run(*arguments):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["prepare_data.py", *map(str, arguments)])
+        prepare_data.main()
+    return run
+
+
+@pytest.fixture
+def quick_recipe(monkeypatch):
+    """Generate meaningless sentences of the right shape, at once."""
+    monkeypatch.setattr(synthetic, "generate", lambda: np.arange(200_000).reshape(20_000, 10))
+
+
+def tree(folder):
+    """{relative name: bytes} of all files below a folder, hidden ones too."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def contents(files):
+    """The bytes of {name: text}."""
+    return {name: text.encode() for name, text in files.items()}
+
+
+# ---------------------------------------------------------------- the whole command
+
+
+def test_all_from_a_folder(run, mirror, root, capsys):
+    run("--mirror", mirror)
+    assert tree(root / "yahoo_data") == contents(YAHOO)
+    assert tree(root / "yelp_data") == contents(YELP)
+    assert tree(root / "ptb_data") == contents(PTB)
+    assert len((root / "synthetic_data" / "synthetic_train.txt").read_text().splitlines()) == 5
+    loaded = torch.load(root / "omniglot_data" / "omniglot.pt", weights_only=True)
+    assert all(torch.equal(a, b) for a, b in zip(loaded, make_tensors()))
+    assert sorted(path.name for path in root.iterdir()) == sorted(f"{name}_data" for name in preparation.NAMES)
+    out = capsys.readouterr().out
+    assert "yahoo: ready, datasets/yahoo_data (2 / 1 / 1 lines, published: 100,000 / 10,000 / 10,000)" in out
+    assert "omniglot: made from omniglot_data.tar.gz" in out
+
+
+def test_all_from_a_server_with_sums(mirror, root, server):
+    sums = ""
+    for path in mirror.iterdir():
+        server.add(f"/data/{path.name}", path.read_bytes(), drops=[len(path.read_bytes()) // 2])
+        sums += f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
+    server.add("/data/SHA256SUMS", sums.encode())
+    fast = Downloader(pause=0)
+    prepare_each(preparation.NAMES, fetch.open_source(server.url + "/data", root / "downloads", fast), root)
+    assert tree(root / "yelp_data") == contents(YELP)
+    assert sorted(path.name for path in root.iterdir()) == sorted(f"{name}_data" for name in preparation.NAMES)
+
+
+def test_all_goes_on_when_one_fails(run, mirror, root, capsys):
+    (mirror / "yelp_data.tar.gz").unlink()
+    with pytest.raises(UserError, match="1 of 5 data sets could not be prepared: yelp"):
+        run("--mirror", mirror)
+    assert sorted(path.name for path in root.iterdir()) == [
+        "omniglot_data", "ptb_data", "synthetic_data", "yahoo_data"]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "yelp" in line]
+    assert len(lines) == 1
+    assert "yelp_data.tar.gz is not in" in lines[0]
+    assert "save https://drive.google.com/uc?export=download&id=1FT49oLNV8syhmGXEgiK6XTjEfMNqqEJJ as" in lines[0]
+    assert "--dataset yelp --mirror DIR" in lines[0]
+
+
+def command(*arguments, cwd):
+    """Run the script as a user does."""
+    return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], cwd=cwd, capture_output=True, text=True)
+
+
+def test_exit_codes_of_the_command(tmp_path, mirror):
+    (mirror / "yahoo_data.tar.gz").write_bytes(b"<!DOCTYPE html>")
+    failed = command("--dataset", "yahoo", "--mirror", mirror, cwd=tmp_path)
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("error: ") and failed.stderr.count("\n") == 1
+    assert "yahoo_data.tar.gz: a web page, not an archive" in failed.stderr
+    assert command("--dataset", "ptb", "--mirror", "mirror", cwd=tmp_path).returncode == 0
+    assert tree(tmp_path / "datasets") == {f"ptb_data/{name}": text.encode() for name, text in PTB.items()}
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--dataset", "yaho"], "invalid choice: 'yaho'"), (["--dataset", "yelp", "--generate"], "--generate is for"),
+    (["--miror", "x"], "--miror")])
+def test_mistyped_arguments(run, root, capsys, arguments, message):
+    with pytest.raises(SystemExit) as exit:
+        run(*arguments)
+    assert exit.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not root.exists()
+
+
+def test_a_mirror_that_is_missing(run, root):
+    with pytest.raises(UserError, match="--mirror nowhere: no such folder"):
+        run("--mirror", "nowhere")
+
+
+def test_no_network(root, monkeypatch, capsys, quick_recipe, deaf_host):
+    for base in fetch.BASES:
+        monkeypatch.setitem(fetch.BASES, base, f"http://{deaf_host}/")
+    source = Upstream(Downloader(attempts=2, pause=0), root / "downloads")
+    with pytest.raises(UserError, match="4 of 5 .*: yahoo, yelp, omniglot, ptb"):
+        prepare_each(preparation.NAMES, source, root)
+    assert [path.name for path in root.iterdir()] == ["synthetic_data"]
+    out, err = capsys.readouterr()
+    assert f"synthetic: cannot download synthetic_data.tar.gz: no connection to {deaf_host}" in out
+    assert "synthetic: generating it" in out
+    assert [line.split(":")[1] for line in err.splitlines()] == [" yahoo", " yelp", " omniglot", " ptb"]
+    for name, line in zip(preparation.NAMES[1:], err.splitlines()):
+        assert f"--dataset {name} --mirror DIR" in line
+
+
+def test_upstream_through_a_confirmation_page(root, mirror, server, monkeypatch):
+    monkeypatch.setitem(fetch.BASES, "drive", server.url + "/uc?id=")
+    page = b'<form action="/download"><input name="confirm" value="t"></form>'
+    server.add("/uc?id=13azGlTuGdzWLCmgDmQPmvb_jcexVWX7i", page, content_type="text/html")
+    server.add("/download?confirm=t", (mirror / "yahoo_data.tar.gz").read_bytes())
+    prepare("yahoo", Upstream(Downloader(pause=0), root / "downloads"), root)
+    assert tree(root) == {f"yahoo_data/{name}": text.encode() for name, text in YAHOO.items()}
+
+
+# ---------------------------------------------------------------- complete or not at all
+
+
+def test_a_complete_data_set_is_left_alone(run, mirror, root, capsys):
+    run("--mirror", mirror)
+    before = tree(root)
+    for path in mirror.iterdir():
+        path.unlink()
+    run("--mirror", mirror)
+    assert tree(root) == before
+    assert capsys.readouterr().out.count("already there") == 5
+
+
+@pytest.mark.parametrize("broken", [
+    {"yahoo.valid.txt": ""}, {"yahoo.valid.txt": "\n \n"}, {"yahoo.train.txt": b"caf\xe9\n"},
+    {"yahoo.train.txt": "<html>no</html>"}, {"yahoo.test.txt": YAHOO["yahoo.valid.txt"]}])
+def test_bad_text_is_named_and_not_installed(mirror, root, broken):
+    pack(mirror / "yahoo_data.tar.gz", {**YAHOO, **broken})
+    with pytest.raises(UserError, match=next(iter(broken))):
+        prepare("yahoo", MirrorFolder(mirror), root)
+    assert tree(root) == {}
+
+
+@pytest.mark.parametrize("missing", list(YAHOO))
+def test_an_archive_that_lacks_a_file(mirror, root, missing):
+    pack(mirror / "yahoo_data.tar.gz", {name: text for name, text in YAHOO.items() if name != missing})
+    with pytest.raises(UserError, match=missing):
+        prepare("yahoo", MirrorFolder(mirror), root)
+    assert tree(root) == {}
+
+
+def test_an_archive_without_a_folder_and_with_other_files(mirror, root):
+    pack(mirror / "yahoo_data.tar.gz", {"._yahoo.train.txt": "x", "README": "x", **YAHOO}, folder="")
+    prepare("yahoo", MirrorFolder(mirror), root)
+    assert tree(root / "yahoo_data") == contents(YAHOO)
+
+
+def test_yelp_needs_labels(mirror, root):
+    pack(mirror / "yelp_data.tar.gz", {**YELP, "yelp.test.txt": "0\tno\nno label\n"})
+    with pytest.raises(UserError, match="yelp.test.txt, line 2: not a label, a tab and a text"):
+        prepare("yelp", MirrorFolder(mirror), root)
+
+
+def test_ptb_with_one_file_missing(mirror, root):
+    (mirror / "ptb.test.txt").unlink()
+    with pytest.raises(UserError, match="ptb.test.txt is not in"):
+        prepare("ptb", MirrorFolder(mirror), root)
+    assert tree(root) == {}
+
+
+def test_a_wrong_checksum_fails(mirror, root):
+    (mirror / "SHA256SUMS").write_text(f"{'0' * 64}  yahoo_data.tar.gz\n")
+    with pytest.raises(UserError, match="yahoo_data.tar.gz: sha256 checksum"):
+        prepare("yahoo", MirrorFolder(mirror), root)
+    assert tree(root) == {}
+
+
+def test_an_incomplete_data_set_survives_a_failure_and_is_then_set_aside(mirror, root, capsys):
+    own = root / "yahoo_data" / "yahoo.train.txt"
+    own.parent.mkdir(parents=True)
+    own.write_text("my own\n")
+    archive = (mirror / "yahoo_data.tar.gz").read_bytes()
+    (mirror / "yahoo_data.tar.gz").write_bytes(archive[:100])
+    with pytest.raises(UserError, match="damaged or cut short"):
+        prepare("yahoo", MirrorFolder(mirror), root)
+    assert tree(root) == {"yahoo_data/yahoo.train.txt": b"my own\n"}
+    (mirror / "yahoo_data.tar.gz").write_bytes(archive)
+    prepare("yahoo", MirrorFolder(mirror), root)
+    assert tree(root / "yahoo_data") == contents(YAHOO)
+    assert tree(root / "yahoo_data.old") == {"yahoo.train.txt": b"my own\n"}
+    out = capsys.readouterr().out
+    assert "is not complete (yahoo.valid.txt is missing)" in out
+    assert "what was there is now" in out
+
+
+def test_an_interrupted_unpacking_leaves_nothing(mirror, root, monkeypatch):
+    def interrupted(archive, folder):
+        (folder / "yahoo.train.txt").write_text("half")
+        raise KeyboardInterrupt
+    monkeypatch.setattr(preparation, "unpack", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare("yahoo", MirrorFolder(mirror), root)
+    assert tree(root) == {} and list(root.iterdir()) == []
+
+
+def wait_until(condition, seconds=20):
+    """Wait until `condition()` holds; fails after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_download_goes_on(mirror, root, server, tmp_path, sent):
+    content = pack(mirror / "yahoo_data.tar.gz", {**YAHOO, "noise": os.urandom(100_000)}).read_bytes()
+    server.add("/yahoo_data.tar.gz", content, stalls=[50_000])
+    arguments = "--dataset", "yahoo", "--mirror", server.url
+    process = subprocess.Popen([sys.executable, SCRIPT, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    part = root / "downloads" / "yahoo_data.tar.gz.part"
+    received = 50_000 // fetch.CHUNK * fetch.CHUNK
+    wait_until(lambda: part.exists() and part.stat().st_size == received)
+    process.send_signal(sent)
+    assert process.communicate(timeout=20)[1].strip() == "interrupted: the same command goes on from here"
+    assert process.returncode == 130
+    assert sorted(path.name for path in root.iterdir()) == ["downloads"]
+    assert part.read_bytes() == content[:received]
+    prepare("yahoo", fetch.open_source(server.url, root / "downloads"), root)
+    assert tree(root) == {f"yahoo_data/{name}": text.encode() for name, text in YAHOO.items()}
+    assert server.header("Range")[-1] == f"bytes={received}-"
+
+
+# ---------------------------------------------------------------- synthetic
+
+
+def test_validation_is_held_out_of_the_training_file(mirror, root, capsys):
+    prepare("synthetic", MirrorFolder(mirror), root)
+    lines = SYNTHETIC["synthetic_train.txt"].splitlines(keepends=True)
+    assert tree(root / "synthetic_data") == contents({
+        "synthetic_train.txt": "".join(lines[:5]), "synthetic_valid.txt": "".join(lines[5:]),
+        "synthetic_test.txt": SYNTHETIC["synthetic_test.txt"]})
+    assert "the last 2,000 of 2,005 training lines are now synthetic_valid.txt" in capsys.readouterr().out
+
+
+def test_a_validation_file_of_its_own_is_kept(mirror, root):
+    files = {**SYNTHETIC, "synthetic_valid.txt": "7 8 9\n"}
+    pack(mirror / "synthetic_data.tar.gz", files)
+    prepare("synthetic", MirrorFolder(mirror), root)
+    assert tree(root / "synthetic_data") == contents(files)
+
+
+def test_a_validation_file_that_is_the_test_file_is_replaced(mirror, root):
+    pack(mirror / "synthetic_data.tar.gz", {**SYNTHETIC, "synthetic_valid.txt": SYNTHETIC["synthetic_test.txt"]})
+    prepare("synthetic", MirrorFolder(mirror), root)
+    found = tree(root / "synthetic_data")
+    assert found["synthetic_valid.txt"].count(b"\n") == 2000
+    assert found["synthetic_train.txt"].count(b"\n") == 5
+
+
+@pytest.mark.parametrize("files, message", [
+    (None, "synthetic_data.tar.gz is not in"),
+    ({**SYNTHETIC, "synthetic_train.txt": "1 2 3\n"}, "too few to hold out"),
+    ({**SYNTHETIC, "synthetic_test.txt": "1 two 3\n"}, "synthetic_test.txt, line 1: not a row of integers"),
+    ({"synthetic_train.txt": SYNTHETIC["synthetic_train.txt"]}, "synthetic_test.txt is missing")])
+def test_generated_where_it_cannot_be_had(mirror, root, capsys, quick_recipe, files, message):
+    (mirror / "synthetic_data.tar.gz").unlink()
+    if files:
+        pack(mirror / "synthetic_data.tar.gz", files)
+    prepare("synthetic", MirrorFolder(mirror), root)
+    found = tree(root / "synthetic_data")
+    assert {name: content.count(b"\n") for name, content in found.items()} == {
+        "synthetic_train.txt": 16_000, "synthetic_valid.txt": 2_000, "synthetic_test.txt": 2_000}
+    assert found["synthetic_valid.txt"].startswith(b"160000 160001 ")
+    out = capsys.readouterr().out
+    assert message in out and "synthetic: generating it by the paper's recipe" in out
+
+
+def test_generated_on_request(run, mirror, root, capsys, quick_recipe):
+    run("--dataset", "synthetic", "--generate", "--mirror", mirror)
+    assert (root / "synthetic_data" / "synthetic_train.txt").read_bytes().startswith(b"0 1 2 3")
+    run("--dataset", "synthetic", "--generate", "--mirror", mirror)
+    assert "move it away to generate it anew" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- omniglot
+
+
+@pytest.fixture
+def no_tensors(mirror):
+    """The mirror without the ready tensors."""
+    (mirror / "omniglot_data.tar.gz").unlink()
+    return mirror
+
+
+def load(root):
+    """The three tensors that were prepared."""
+    return omniglot.load_tensors(root / "omniglot_data" / "omniglot.pt")
+
+
+def test_omniglot_from_the_mat_file(no_tensors, root, capsys):
+    write_mat(no_tensors / "chardata.mat", np.full((2010, 28, 28), 0.5, np.float32), np.ones((3, 28, 28), np.float32))
+    prepare("omniglot", MirrorFolder(no_tensors), root)
+    assert [len(images) for images in load(root)] == [10, 2000, 3]
+    out = capsys.readouterr().out
+    assert "omniglot_data.tar.gz is not in" in out
+    assert "omniglot: made from chardata.mat\n" in out
+
+
+def test_omniglot_from_the_images_where_the_mat_file_is_bad(no_tensors, root, capsys, monkeypatch):
+    scipy.io.savemat(no_tensors / "chardata.mat", {"data": np.zeros((2, 2))})
+    files = "images_background.zip", "images_evaluation.zip"
+    write_archive(no_tensors / files[0], [0, 1])
+    write_archive(no_tensors / files[1], [2, 3, 4, 5])
+    assert files in preparation.OMNIGLOT_WAYS
+    original = preparation.omniglot.from_images
+    monkeypatch.setattr(preparation.omniglot, "from_images", lambda paths: original(paths, TINY))
+    prepare("omniglot", MirrorFolder(no_tensors), root)
+    assert [len(images) for images in load(root)] == [14, 4, 10]
+    out = capsys.readouterr().out
+    assert "chardata.mat: no numeric field 'data'" in out
+    assert "omniglot: made from images_background.zip and images_evaluation.zip" in out
+
+
+def test_omniglot_that_cannot_be_had(no_tensors, root):
+    write_archive(no_tensors / "images_background.zip", [0])    # one of the two archives is not enough
+    with pytest.raises(UserError, match="none of the files .* as chardata.mat, or .* as images_background.zip and"):
+        prepare("omniglot", MirrorFolder(no_tensors), root)
+    assert tree(root) == {}
+
+
+def test_a_damaged_omniglot_is_made_anew(mirror, root):
+    (root / "omniglot_data").mkdir(parents=True)
+    (root / "omniglot_data" / "omniglot.pt").write_bytes(b"damaged")
+    prepare("omniglot", MirrorFolder(mirror), root)
+    assert len(load(root)) == 3
+    assert tree(root / "omniglot_data.old") == {"omniglot.pt": b"damaged"}
