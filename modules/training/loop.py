@@ -36,6 +36,7 @@ class Options:
     momentum: float
     save_every: float           # minutes between two checkpoints within an epoch
     seed: int
+    max_iterations: float = math.inf    # stop after that many outer iterations, even within an epoch
 
 
 @dataclass
@@ -70,11 +71,14 @@ class Trainer:
     records      where lines and events go (`modules.training.records.Records`)
     model_path   where the best model is kept; the full state lies beside it as `<id>.resume.pt`
     description  what a saved model says of itself (domain, dataset, config, vocabulary, args), a dict
+    observer     called as observer(half, trainer) with half "encoder" whenever phi has moved (after the whole inner
+                 loop while aggressive) and "decoder" whenever theta has, once each an outer iteration
     """
 
-    def __init__(self, model, splits, recipe, options, records, model_path, description):
+    def __init__(self, model, splits, recipe, options, records, model_path, description,
+                 observer=lambda half, trainer: None):
         self.model, self.splits, self.recipe, self.options = model, splits, recipe, options
-        self.records, self.description = records, description
+        self.records, self.description, self.observer = records, description, observer
         self.model_path = Path(model_path)
         self.state_path = state_path(model_path)
         self.device = next(model.parameters()).device
@@ -95,9 +99,17 @@ class Trainer:
         with _stop_requests() as stop_requested:
             while not self.progress.finished:
                 self._train_epoch(stop_requested)
+                if self.out_of_iterations:
+                    self.save()
+                    return
                 self._end_epoch()
                 if stop_requested():
                     self._stop()
+
+    @property
+    def out_of_iterations(self):
+        """Whether `max_iterations` has been reached."""
+        return self.progress.iteration >= self.options.max_iterations
 
     def outer_iteration(self, x):
         """Algorithm 1, one pass of its outer loop: while aggressive, phi to its best and then theta; else both."""
@@ -109,8 +121,10 @@ class Trainer:
                     lambda batch: self.encoder_step(batch, weight), x,
                     lambda: self.splits["train"].random_batch(self.generator), self.splits["train"].units,
                     self.recipe.inner_steps, self.recipe.inner_test_every)
+            self.observer("encoder", self)
         self.decoder_step(x, weight, joint=not p.phase.active)
         p.iteration += 1
+        self.observer("decoder", self)
 
     def encoder_step(self, x, weight):
         """One step on phi alone; returns the loss summed over the batch, left on the device."""
@@ -123,9 +137,10 @@ class Trainer:
         """One step on theta, or with `joint` on theta and phi."""
         reconstruction, kl = self._gradients(x, weight)
         self._clip(self.parameters)
-        self.decoder_optimiser.step()
         if joint:
             self.encoder_optimiser.step()
+            self.observer("encoder", self)
+        self.decoder_optimiser.step()
         reported = self.progress.reported
         reported["reconstruction"] += reconstruction.sum()
         reported["kl"] += kl.sum()
@@ -169,7 +184,7 @@ class Trainer:
         bar = tqdm(total=train.num_batches, initial=p.batch, desc=f"epoch {p.epoch}", unit="batch", leave=False,
                    disable=not sys.stderr.isatty())
         with bar:
-            while p.batch < train.num_batches:
+            while p.batch < train.num_batches and not self.out_of_iterations:
                 started = time.monotonic()
                 x = train.batch(self.order, p.batch)
                 self.outer_iteration(x)
