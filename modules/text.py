@@ -24,13 +24,14 @@ KEYS = {
     "val_data": Key(text, "validation file"),
     "test_data": Key(text, "test file"),
     "label": Key(yes_no, "whether a line is label<TAB>text", False),
+    "vocab_limit": Key(whole(1), "keep only that many of the most frequent words (default: all)", None),
 }
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
 def load_splits(config, device, train_limit=None):
     """Read the three files of a config: ({"train", "val", "test"}: TextSplit, Vocabulary of the training file)."""
-    corpus, vocabulary = read_corpus(config["train_data"], label=config["label"], limit=train_limit)
+    corpus, vocabulary = read_corpus(config["train_data"], None, config["label"], train_limit, config["vocab_limit"])
     splits = {"train": TextSplit(corpus, config["batch_size"], device)}
     for name in ("val", "test"):
         splits[name] = load_split(config, name, vocabulary, device)

@@ -40,12 +40,13 @@ class Corpus:
         return self.tokens[self.offsets[i]:self.offsets[i + 1]]
 
 
-def read_corpus(path, vocabulary=None, label=False, limit=None):
+def read_corpus(path, vocabulary=None, label=False, limit=None, vocab_limit=None):
     """Read a file of one tokenised sentence a line: returns (Corpus, Vocabulary).
 
     Without `vocabulary` one is made from the file; with one, words it lacks become `<unk>`. With `label`, a line is
-    `label<TAB>text`. Empty sentences are skipped; `limit` keeps the first that many sentences. Raises UserError,
-    naming the file and the line, for a missing, empty or non-UTF-8 file and for a line without its tab.
+    `label<TAB>text`. Empty sentences are skipped; `limit` keeps the first that many sentences, `vocab_limit` the most
+    frequent words of a new vocabulary. Raises UserError, naming the file and the line, for a missing, empty or
+    non-UTF-8 file and for a line without its tab.
     """
     grow = vocabulary is None
     ids = dict(Vocabulary().ids if grow else vocabulary.ids)
@@ -72,7 +73,21 @@ def read_corpus(path, vocabulary=None, label=False, limit=None):
     if len(lengths) == 1:
         raise UserError(f"{path}: there is no sentence in it; it needs one tokenised sentence a line")
     corpus = Corpus(np.frombuffer(tokens, dtype=np.int32), np.cumsum(np.frombuffer(lengths, dtype=np.int64)))
-    return corpus, Vocabulary(ids) if grow else vocabulary
+    if not grow:
+        return corpus, vocabulary
+    return _keep_frequent(corpus, Vocabulary(ids), vocab_limit) if vocab_limit else (corpus, Vocabulary(ids))
+
+
+def _keep_frequent(corpus, vocabulary, vocab_limit):
+    """Keep the `vocab_limit` most frequent words (of equals, the earlier), in their order; the rest become `<unk>`."""
+    special = len(Vocabulary())
+    counts = np.bincount(corpus.tokens, minlength=len(vocabulary))[special:]
+    kept = np.sort(np.argsort(-counts, kind="stable")[:vocab_limit]) + special
+    new_ids = np.full(len(vocabulary), vocabulary.unk, dtype=np.int32)
+    new_ids[:special] = np.arange(special)
+    new_ids[kept] = np.arange(len(kept)) + special
+    words = vocabulary.words[:special] + [vocabulary.words[i] for i in kept]
+    return Corpus(new_ids[corpus.tokens], corpus.offsets), Vocabulary(words)
 
 
 def _lines(path):
