@@ -35,7 +35,7 @@ def train(args):
     model = text.build_vae(config, vocabulary, args.precision).to(device)
     description = {"domain": "text", "dataset": args.dataset, "config": config, "vocabulary": vocabulary.words,
                    "args": cli.plain_arguments(args)}
-    cli.train_and_test(run_id(args), model, splits, TEXT, args, config, description)
+    cli.train_and_test(cli.run_name(args), model, splits, TEXT, args, config, description)
 
 
 def evaluate(args):
@@ -45,12 +45,6 @@ def evaluate(args):
     device = cli.device()
     model, vocabulary = text.model_from_checkpoint(content)
     cli.test(model.to(device), text.load_split(config, "test", vocabulary, device), args, Printer())
-
-
-def run_id(args):
-    """The name of a run's files."""
-    return (f"{args.dataset}_aggressive{args.aggressive}_kls{args.kl_start:.2f}_warm{args.warm_up}_"
-            f"{args.jobid}_{args.taskid}_{args.seed}")
 
 
 def parse_arguments():

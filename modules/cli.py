@@ -1,5 +1,6 @@
 """The flags that the scripts share, what they mean for a run, and the path from there to a trained, tested model."""
 
+import math
 import sys
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from modules.training.loop import Options, Trainer, record_metrics, state_path
 from modules.training.records import Records, environment
 
 SEEDS = (783435, 101, 202, 303, 404, 505, 606, 707, 808, 909)      # --taskid picks one
-MAY_CHANGE_ON_RESUME = {"resume", "overwrite", "epochs", "save_every", "iw_nsamples", "iw_batch", "test_nepoch"}
+MAY_CHANGE_ON_RESUME = {"resume", "overwrite", "epochs", "save_every", "iw_nsamples", "iw_batch", "test_nepoch",
+                         "max_iterations"}
 
 
 def checked(convert, condition, requirement):
@@ -79,11 +81,18 @@ def device():
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def train_and_test(run_id, model, splits, recipe, args, config, description):
+def run_name(args):
+    """What the name of a text run's files says of it."""
+    return (f"{args.dataset}_aggressive{args.aggressive}_kls{args.kl_start:.2f}_warm{args.warm_up}_"
+            f"{args.jobid}_{args.taskid}_{args.seed}")
+
+
+def train_and_test(run_id, model, splits, recipe, args, config, description, observer=None, max_iterations=None):
     """Train `model` (or go on training it), then evaluate its best weights on the test split.
 
-    Files are `models/<dataset>/<run_id>.pt` and `logs/<dataset>/<run_id>.{log,jsonl}`. Raises UserError if they exist
-    already and neither --resume nor --overwrite says what to do.
+    Files are `models/<dataset>/<run_id>.pt` and `logs/<dataset>/<run_id>.{log,jsonl}`. `observer` is the `Trainer`'s,
+    with a method `resume(iteration)` besides; with `max_iterations`, training may stop early, and is then not tested.
+    Raises UserError if the files exist already and neither --resume nor --overwrite says what to do.
     """
     model_path = Path("models", args.dataset, f"{run_id}.pt")
     folder = Path("logs", args.dataset)
@@ -91,17 +100,23 @@ def train_and_test(run_id, model, splits, recipe, args, config, description):
     records = Records(folder, run_id)
     options = Options(aggressive=bool(args.aggressive), kl_start=args.kl_start, warm_up=args.warm_up,
                       epochs=config["epochs"], test_nepoch=config["test_nepoch"], nsamples=args.nsamples,
-                      inner_clip=args.inner_clip, momentum=args.momentum, save_every=args.save_every, seed=args.seed)
-    trainer = Trainer(model, splits, recipe, options, records, model_path, description)
+                      inner_clip=args.inner_clip, momentum=args.momentum, save_every=args.save_every, seed=args.seed,
+                      max_iterations=max_iterations or math.inf)
+    trainer = Trainer(model, splits, recipe, options, records, model_path, description, observer)
     if saved is None:
         records.write(None, event="run", id=run_id, args=description["args"], config=config, **environment())
         trainer.save()
     else:
         trainer.resume(saved)
+        if observer:
+            observer.resume(trainer.progress.iteration)
         if trainer.progress.tested:
             print(f"{run_id} is finished: its figures stand in {records.paths[0]}; --eval evaluates it again")
             return
     trainer.fit()
+    if not trainer.progress.finished:
+        print(f"stopped after {trainer.progress.iteration} iterations; --resume with more of them goes on from here")
+        return
     model.load_state_dict(load_checkpoint(model_path, description["domain"])["model"])
     test(model, splits["test"], args, records)
     trainer.progress.tested = True

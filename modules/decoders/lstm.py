@@ -32,14 +32,14 @@ class LSTMDecoder(nn.Module):
         Every token but the first (`<s>`) is predicted.
         """
         batch, nsamples, nz = z.shape
-        tokens = x.T                                                                # [time, batch]
-        embedded = self.dropout_in(self.embed(tokens[:-1]))                         # [time - 1, batch, ni]
+        tokens = x.T                                                            # [time, batch]
+        embedded = self.dropout_in(self.embed(tokens[:-1]))                     # [time - 1, batch, ni]
         steps = len(embedded)
         source = torch.cat([embedded.unsqueeze(2).expand(-1, -1, nsamples, -1),
-                            z.expand(steps, -1, -1, -1)], dim=3)                    # [time - 1, batch, nsamples, ni + nz]
-        cell = self.trans_linear(z.reshape(1, batch * nsamples, nz))                # [1, batch * nsamples, dec_nh]
+                            z.expand(steps, -1, -1, -1)], dim=3)                # [time - 1, batch, nsamples, ni + nz]
+        cell = self.trans_linear(z.reshape(1, batch * nsamples, nz))            # [1, batch * nsamples, dec_nh]
         hidden, _ = self.lstm(source.flatten(1, 2), (cell.tanh(), cell))
-        hidden = self.dropout_out(hidden).flatten(0, 1)                             # [(time - 1) * batch * nsamples, dec_nh]
+        hidden = self.dropout_out(hidden).flatten(0, 1)                         # [(time-1) * batch * nsamples, dec_nh]
         targets = tokens[1:].long().unsqueeze(2).expand(-1, -1, nsamples).flatten()
         dtype = self.train_dtype if self.training else hidden.dtype
         return token_nll(hidden, self.pred_linear.weight, targets, dtype).view(steps, batch, nsamples).sum(dim=0)

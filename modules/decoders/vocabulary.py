@@ -1,14 +1,13 @@
 """The product with the vocabulary matrix and the softmax over it, fused: the dearest part of a text VAE.
 
-A plain implementation keeps logits, log-probabilities and their two gradients, each [tokens, vocab]. Here the
-log-probabilities turn into the gradient in place, and the gradient with respect to the vocabulary matrix is computed
-only where somebody wants it. Without gradients, rows go through in chunks, so that memory stays bounded.
+A plain implementation keeps logits, log-probabilities and their two gradients, each [tokens, vocab]. Here one such
+tensor turns from logits to probabilities to the gradient in place, and the gradient with respect to the vocabulary
+matrix is computed only where somebody wants it.
 """
 
 import torch
-import torch.nn.functional as F
 
-MAX_LOGITS = 32_000_000     # held at once where no gradient is wanted: 128 MB in float32
+CHUNK = 512     # tokens at a time where no gradient is wanted: their logits stay in the processor's cache
 
 
 def token_nll(hidden, weight, targets, dtype=torch.float32):
@@ -17,17 +16,21 @@ def token_nll(hidden, weight, targets, dtype=torch.float32):
     hidden [tokens, nh], weight [vocab, nh], targets [tokens] -> [tokens]. `dtype` is that of the products and the
     softmax; bfloat16 trades about three decimal digits for speed.
     """
+    targets = targets.unsqueeze(1)
     if torch.is_grad_enabled():
-        return _TokenNLL.apply(hidden, weight, targets.unsqueeze(1), dtype)
-    rows = max(1, MAX_LOGITS // len(weight))
-    weight = weight.to(dtype)
-    chunks = [_log_softmax(h.to(dtype), weight).gather(1, target.unsqueeze(1)).squeeze(1)
-              for h, target in zip(hidden.split(rows), targets.split(rows))]
-    return -(chunks[0] if len(chunks) == 1 else torch.cat(chunks)).to(hidden.dtype)
+        return _TokenNLL.apply(hidden, weight, targets, dtype).squeeze(1)
+    low_weight = weight.to(dtype)
+    return torch.cat([_nll_and_p(part, low_weight, target)[0]
+                      for part, target in zip(hidden.split(CHUNK), targets.split(CHUNK))]).squeeze(1)
 
 
-def _log_softmax(hidden, weight):
-    return F.log_softmax(hidden @ weight.T, dim=1)
+def _nll_and_p(hidden, weight, targets):
+    """-log p of the targets [tokens, 1], and p, the softmax of the logits [tokens, vocab]."""
+    logits = hidden.to(weight.dtype) @ weight.T
+    below_peak = logits.amax(dim=1, keepdim=True) - logits.gather(1, targets)
+    p = torch.softmax(logits, dim=1, out=logits)                                # in place
+    log_normaliser = -p.amax(dim=1, keepdim=True).to(hidden.dtype).log()        # max p = 1 / sum(exp(logits - peak))
+    return below_peak + log_normaliser, p
 
 
 class _TokenNLL(torch.autograd.Function):
@@ -35,25 +38,22 @@ class _TokenNLL(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden, weight, targets, dtype):
-        low_hidden, low_weight = hidden.to(dtype), weight.to(dtype)
-        log_p = _log_softmax(low_hidden, low_weight)                                        # [tokens, vocab]
-        nll = -log_p.gather(1, targets).squeeze(1).to(hidden.dtype)
-        error = log_p.exp_().scatter_add_(1, targets, log_p.new_full(targets.shape, -1.0))  # p - onehot
+        low_weight = weight.to(dtype)
+        nll, error = _nll_and_p(hidden, low_weight, targets)
+        error.scatter_(1, targets, error.gather(1, targets) - 1)    # p - onehot [tokens, vocab]
         grad_hidden = error @ low_weight if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
-            low_hidden = error = None
-        ctx.save_for_backward(grad_hidden, low_hidden, error)
-        ctx.dtypes = hidden.dtype, weight.dtype
+            hidden = error = None
+        ctx.save_for_backward(grad_hidden, hidden, error)
         return nll
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         grad_hidden, hidden, error = ctx.saved_tensors
-        grad = grad.unsqueeze(1)
         grad_weight = None
         if error is not None:
-            grad_weight = (error.T @ (hidden * grad.to(hidden.dtype))).to(ctx.dtypes[1])
+            grad_weight = (error.T @ (hidden * grad).to(error.dtype)).to(hidden.dtype)
         if grad_hidden is not None:
-            grad_hidden = grad_hidden.to(ctx.dtypes[0]) * grad
+            grad_hidden = grad_hidden * grad
         return grad_hidden, grad_weight, None, None

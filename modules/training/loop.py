@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from tqdm import tqdm
 
 from modules import metrics
@@ -71,14 +71,15 @@ class Trainer:
     records      where lines and events go (`modules.training.records.Records`)
     model_path   where the best model is kept; the full state lies beside it as `<id>.resume.pt`
     description  what a saved model says of itself (domain, dataset, config, vocabulary, args), a dict
-    observer     called as observer(half, trainer) with half "encoder" whenever phi has moved (after the whole inner
-                 loop while aggressive) and "decoder" whenever theta has, once each an outer iteration
+    observer     called as observer(half, trainer): half is "start" before the first iteration, then "encoder" when phi
+                 has moved (after the whole inner loop while aggressive) and "decoder" when theta has, by turns
     """
 
     def __init__(self, model, splits, recipe, options, records, model_path, description,
-                 observer=lambda half, trainer: None):
+                 observer=None):
         self.model, self.splits, self.recipe, self.options = model, splits, recipe, options
-        self.records, self.description, self.observer = records, description, observer
+        self.records, self.description = records, description
+        self.observer = observer or (lambda half, trainer: None)
         self.model_path = Path(model_path)
         self.state_path = state_path(model_path)
         self.device = next(model.parameters()).device
@@ -96,6 +97,8 @@ class Trainer:
 
     def fit(self):
         """Train to the end, from wherever `progress` stands; raises Interrupted after saving if asked to stop."""
+        if self.progress.iteration == 0:
+            self.observer("start", self)
         with _stop_requests() as stop_requested:
             while not self.progress.finished:
                 self._train_epoch(stop_requested)
@@ -129,14 +132,15 @@ class Trainer:
     def encoder_step(self, x, weight):
         """One step on phi alone; returns the loss summed over the batch, left on the device."""
         reconstruction, kl = self._gradients(x, weight)
-        self._clip(self.parameters if self.options.inner_clip == "joint" else self.encoder_parameters)
+        self._clip(self.encoder_parameters, self.parameters if self.options.inner_clip == "joint"
+                   else self.encoder_parameters)
         self.encoder_optimiser.step()
         return (reconstruction + weight * kl).sum()
 
     def decoder_step(self, x, weight, joint):
         """One step on theta, or with `joint` on theta and phi."""
         reconstruction, kl = self._gradients(x, weight)
-        self._clip(self.parameters)
+        self._clip(self.parameters, self.parameters)
         if joint:
             self.encoder_optimiser.step()
             self.observer("encoder", self)
@@ -153,8 +157,10 @@ class Trainer:
         (reconstruction + weight * kl).mean().backward()
         return reconstruction.detach(), kl.detach()
 
-    def _clip(self, parameters):
-        clip_grad_norm_(parameters, self.recipe.clip_norm, foreach=True)
+    def _clip(self, parameters, measured):
+        """Scale the gradients of `parameters` as if to bring the norm over all of `measured` down to the bound."""
+        norm = get_total_norm([p.grad for p in measured if p.grad is not None], foreach=True)
+        clip_grads_with_norm_(parameters, self.recipe.clip_norm, norm, foreach=True)
 
     @contextmanager
     def _only_encoder_gradients(self):
@@ -170,8 +176,8 @@ class Trainer:
 
     def _optimiser(self, parameters):
         if self.recipe.optimiser == "adam":
-            return torch.optim.Adam(parameters, lr=self.progress.decay.lr, foreach=True)
-        return torch.optim.SGD(parameters, lr=self.progress.decay.lr, momentum=self.options.momentum, foreach=True)
+            return torch.optim.Adam(parameters, lr=self.progress.decay.lr, fused=True)
+        return torch.optim.SGD(parameters, lr=self.progress.decay.lr, momentum=self.options.momentum, fused=True)
 
     # ------------------------------------------------------------------ epochs
 
