@@ -94,13 +94,21 @@ def _lines(path):
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file; `python prepare_data.py` fetches the known data sets, "
                         "and the config says where this one is expected")
-    with open(path, encoding="utf-8") as lines:
-        number = 0
-        try:
-            for number, line in enumerate(lines, start=1):
-                yield line
-        except UnicodeDecodeError:
-            raise UserError(f"{path}: not UTF-8 text, near line {number + 1}; convert it to UTF-8") from None
+    try:
+        with open(path, encoding="utf-8") as lines:
+            yield from lines
+    except UnicodeDecodeError:
+        raise UserError(f"{path}, line {_first_undecodable_line(path)}: not UTF-8 text; convert the file to UTF-8"
+                        ) from None
+
+
+def _first_undecodable_line(path):
+    with open(path, "rb") as lines:         # the decoder reads ahead, so it does not know the line
+        for number, line in enumerate(lines, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
 
 
 class TextSplit:
