@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-DEMO := --dataset synthetic --train_limit 4000 --epochs 4 --iw_nsamples 100 --test_nepoch 50 --inner_clip encoder \
+DEMO := --dataset synthetic --train_limit 4000 --epochs 4 --iw_nsamples 100 --test_nepoch 50 \
 	--overwrite --jobid 1
 
 .PHONY: test demo

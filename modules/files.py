@@ -1,7 +1,7 @@
 """Writing files so that a reader never meets half of one."""
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from modules.errors import UserError
@@ -25,4 +25,5 @@ def replacing(path):
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; make room or choose another place") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()

@@ -1,7 +1,6 @@
 """The one checkpoint format: a dict of tensors and plain values, written atomically, never unpickled."""
 
 import pickle
-import zipfile
 
 import torch
 
@@ -32,13 +31,15 @@ def load_checkpoint(path, domain):
         raise UserError(f"{path}: no such checkpoint") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder; name the checkpoint file in it") from None
+    except PermissionError:
+        raise UserError(f"{path}: no permission to read this checkpoint") from None
     except pickle.UnpicklingError:
         raise UserError(f"{path}: not a checkpoint that can be read safely (it is no checkpoint at all, or holds "
                         "objects other than tensors and plain values); nothing in it was run") from None
-    except (RuntimeError, EOFError, zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise UserError(f"{path}: truncated or not a checkpoint ({str(error).splitlines()[0]}); "
-                        "use another copy or train anew") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    except Exception as error:      # what torch makes of damaged bytes is of many types
+        what = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: truncated or not a checkpoint ({what}); use another copy or train anew") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT or "domain" not in content:
         raise UserError(f"{path}: not a checkpoint of this project (expected format {FORMAT!r})")
     if content["domain"] != domain:
         raise UserError(f"{path}: a checkpoint of the {content['domain']} script, not of the {domain} script")
