@@ -34,6 +34,7 @@ def train(args):
     splits, vocabulary = text.load_splits(config, device, args.train_limit)
     model = text.build_vae(config, vocabulary, args.precision).to(device)
     description = {"domain": "text", "dataset": args.dataset, "config": config, "vocabulary": vocabulary.words,
+                   "training_data": [splits["train"].size, splits["train"].num_batches],
                    "args": cli.plain_arguments(args)}
     cli.train_and_test(cli.run_name(args), model, splits, TEXT, args, config, description)
 

@@ -72,3 +72,22 @@ def textbook_step(model, optimiser, x, kl_weight=1.0, max_norm=5.0):
     nn.utils.clip_grad_norm_(model.parameters(), max_norm)
     optimiser.step()
     return loss.sum().item()
+
+
+def textbook_read(path):
+    """Read one sentence a line: (lists of token ids, {word: id}), a list of words and a look-up for each word."""
+    with open(path, encoding="utf-8") as file:
+        sentences = [line.split() for line in file]
+    ids = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3}
+    for sentence in sentences:
+        for word in sentence:
+            if word not in ids:
+                ids[word] = len(ids)
+    corpus = []
+    for sentence in sentences:
+        tokens = [ids["<s>"]]
+        for word in sentence:
+            tokens.append(ids.get(word, ids["<unk>"]))
+        tokens.append(ids["</s>"])
+        corpus.append(tokens)
+    return corpus, ids

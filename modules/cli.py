@@ -8,7 +8,7 @@ import torch
 from tqdm import tqdm
 
 from modules import metrics
-from modules.errors import UserError
+from modules.errors import Interrupted, UserError
 from modules.training.checkpoint import load_checkpoint
 from modules.training.loop import Options, Trainer, record_metrics, state_path
 from modules.training.records import Records, environment
@@ -118,7 +118,10 @@ def train_and_test(run_id, model, splits, recipe, args, config, description, obs
         print(f"stopped after {trainer.progress.iteration} iterations; --resume with more of them goes on from here")
         return
     model.load_state_dict(load_checkpoint(model_path, description["domain"])["model"])
-    test(model, splits["test"], args, records)
+    try:
+        test(model, splits["test"], args, records)
+    except KeyboardInterrupt:
+        raise Interrupted("training is finished and saved; the same command with --resume tests it again") from None
     trainer.progress.tested = True
     trainer.save()
     records.close()
@@ -134,8 +137,8 @@ def test(model, split, args, records):
         lambda batches: tqdm(batches, total=split.num_batches, desc="iw nll", leave=False,
                              disable=not sys.stderr.isatty()))
     ppl = metrics.perplexity(nll, measured)
-    records.write(f"iw nll: {nll:.4f}" + (f", iw ppl: {ppl:.4f}" if words else ""), event="iw", nll=nll, ppl=ppl,
-                  nsamples=args.iw_nsamples)
+    records.write(f"iw nll: {nll:.4f}" + (f", iw ppl: {ppl:.4f}" if words else ""), event="iw", nll=nll,
+                  ppl=ppl if words and math.isfinite(ppl) else None, nsamples=args.iw_nsamples)
 
 
 def plain_arguments(args):
@@ -162,8 +165,12 @@ def _existing_state(model_path, folder, run_id, args, description):
 
 
 def _check_same_run(path, saved, description):
+    """Raise UserError unless settings and training data are those that the saved run was started with."""
     for part in ("args", "config"):
         for name in {**saved[part], **description[part]}:
             if name not in MAY_CHANGE_ON_RESUME and saved[part].get(name) != description[part].get(name):
                 raise UserError(f"{path}: the run was started with {name} = {saved[part].get(name)}, not "
                                 f"{description[part].get(name)}; resume it with what it was started with")
+    if any(saved.get(name) != description.get(name) for name in ("training_data", "vocabulary")):
+        raise UserError(f"{path}: the training data have changed since this run was started; put the old ones back, "
+                        "or start again with --overwrite or another --jobid")

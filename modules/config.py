@@ -91,7 +91,7 @@ def load_config(dataset, keys, overrides):
         if value is REQUIRED:
             raise UserError(f"{path}: key {name!r} is missing ({key.help})")
         try:
-            config[name] = value if value is None else key.check(value)
+            config[name] = None if value is None and key.default is None else key.check(value)
         except (TypeError, ValueError) as error:
             raise UserError(f"{path}: {name} {error}") from None
     return config

@@ -23,7 +23,7 @@ def replacing(path):
             os.fsync(written.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; make room or choose another place") from error
+        raise UserError(f"cannot write {path}: {error.strerror or error}; make room there") from error
     finally:
         with suppress(OSError):
             temporary.unlink()

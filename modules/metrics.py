@@ -42,7 +42,7 @@ def active_units(means):
 def batch_mutual_information(mean, logvar, z):
     """I(x, z) of one batch, with q(z) mixed over that batch: E[log q(z|x) - log q(z)] over one draw per x.
 
-    This is E[KL(q(z|x) || p(z))] - KL(q(z) || p(z)) (paper, equation 4; Hoffman & Johnson 2016) with log p(z) cancelled.
+    This is E[KL(q(z|x) || p(z))] - KL(q(z) || p(z)) (Hoffman & Johnson 2016), log p(z) cancelled.
     mean, logvar, z: [batch, nz] -> a scalar tensor in nats, at most log(batch).
     """
     return (log_density(z.double(), mean.double(), logvar.double()) - log_mixture_density(z, mean, logvar)).mean()

@@ -56,7 +56,7 @@ def _log_joint(decoder, x, grid, floor=None):
 
 
 def _lstm_cell(gates, cell):
-    """One LSTM step from summed gates [rows, 4 nh] (PyTorch's order: input, forget, cell, output) and cell [rows, nh]."""
+    """One LSTM step from summed gates [rows, 4 nh] (input, forget, cell, output, as PyTorch) and cell [rows, nh]."""
     enter, forget, candidate, leave = gates.chunk(4, dim=1)
     cell = torch.addcmul(forget.sigmoid() * cell, enter.sigmoid(), candidate.tanh())
     return leave.sigmoid() * cell.tanh(), cell

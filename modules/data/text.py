@@ -53,7 +53,7 @@ def read_corpus(path, vocabulary=None, label=False, limit=None, vocab_limit=None
     bos, eos, unk = ids[BOS], ids[EOS], ids[UNK]
     tokens, lengths = array("i"), array("q", [0])
     for number, line in enumerate(_lines(path), start=1):
-        if label:
+        if label and not line.isspace():
             _, tab, line = line.partition("\t")
             if not tab:
                 raise UserError(f"{path}, line {number}: no tab between label and text; "
@@ -95,7 +95,7 @@ def _lines(path):
         raise UserError(f"{path}: no such file; `python prepare_data.py` fetches the known data sets, "
                         "and the config says where this one is expected")
     try:
-        with open(path, encoding="utf-8") as lines:
+        with open(path, encoding="utf-8-sig") as lines:
             yield from lines
     except UnicodeDecodeError:
         raise UserError(f"{path}, line {_first_undecodable_line(path)}: not UTF-8 text; convert the file to UTF-8"
@@ -126,7 +126,7 @@ class TextSplit:
         self._batches = []
         for length in np.unique(lengths):
             starts = corpus.offsets[:-1][lengths == length]
-            group = torch.from_numpy(corpus.tokens[starts[:, None] + np.arange(length)]).to(device)  # [sentences, length]
+            group = torch.from_numpy(corpus.tokens[starts[:, None] + np.arange(length)]).to(device)  # [n, length]
             self._batches += group.split(batch_size)
         self.num_batches = len(self._batches)
 

@@ -265,8 +265,7 @@ class Trainer:
     def _check_finite(self, loss):
         if not math.isfinite(loss):
             raise UserError(f"the loss became {loss} in epoch {self.progress.epoch}: training diverged; "
-                            f"start again with another --seed or a gentler setting (the best model so far is kept in "
-                            f"{self.model_path})")
+                            "start again with another --seed or a gentler setting")
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -328,7 +327,7 @@ def record_metrics(records, split, measured, words, **more):
 
 @contextmanager
 def _stop_requests():
-    """Within: the first Ctrl-C or SIGTERM only sets a flag, read by the yielded function; a second one stops at once."""
+    """Within: the first Ctrl-C or SIGTERM only sets a flag, read by the yielded function; a second one stops."""
     received = []
 
     def handler(signum, frame):

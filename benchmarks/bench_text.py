@@ -1,0 +1,297 @@
+"""Time this project's text VAE against the plain textbook one of `benchmarks/textbook.py`, in turns, on one machine.
+
+    python benchmarks/bench_text.py                                # everything: about 6 minutes on two free CPU cores
+    python benchmarks/bench_text.py --sizes toy ptb --seconds 20   # half a minute each
+
+Where other programs run beside it, OMP_NUM_THREADS=1 in front gives steadier figures: threads wait for the slowest.
+
+Data are made up. Both sides get the same weights, and their losses over a few steps are compared before any timing.
+Then all contestants of a size take turns until `--seconds` are over, twice at least; the table gives the medians. A
+step is one of the training loop's own: outer (both networks, `Trainer.outer_iteration`) or inner (the encoder alone,
+in `optimise_encoder`, with either `--inner_clip`). The textbook computes in float32, with every gradient, in both.
+
+"of peak" is the time that the step's necessary matrix products would take at the rate that a large torch.mm reaches
+in the same turns, over the time taken. Necessary are 2 FLOPs per weight and use in the LSTMs and the vocabulary matrix
+for the forward pass, and as many for the gradient of the inputs and of the weights each; with `--inner_clip encoder`
+without the decoder's weights. In bf16, the products with the vocabulary matrix count at bf16's rate.
+
+`corpus` reads a file of 100,000 documents and 8 million tokens, each way in a process of its own.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections import namedtuple
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.textbook import TextbookVAE, textbook_read, textbook_step  # noqa: E402
+from modules.data.text import Corpus, TextSplit, read_corpus  # noqa: E402
+from modules.metrics import evaluation_mode, importance_weighted_nll  # noqa: E402
+from modules.text import build_vae  # noqa: E402
+from modules.training.aggressive import optimise_encoder  # noqa: E402
+from modules.training.loop import Options, Trainer  # noqa: E402
+from modules.training.recipe import TEXT  # noqa: E402
+
+DROPOUT = 0.5
+RECIPE = replace(TEXT, lr=1e-3)     # all stay near the weights that they start with
+TURN = 0.1                  # seconds that one contestant computes before the next has its turn, at least one step
+BATCHES = 4                 # different ones
+IW_ROWS = 2048              # pairs of an x and a z at once, as text.py's default
+PEAK_SIZE = 2048            # of the square matrices whose product gives the rate "of peak"
+DOCUMENTS, WORDS, VOCABULARY = 100_000, 78, 20_000      # of the made-up corpus; <s> and </s> come on top
+TEXTBOOK_NAMES = {"encoder.embed": "enc_embed", "encoder.lstm": "enc_lstm", "encoder.linear": "enc_linear",
+                  "decoder.embed": "dec_embed", "decoder.trans_linear": "dec_trans", "decoder.lstm": "dec_lstm",
+                  "decoder.pred_linear": "dec_pred"}
+
+
+@dataclass(frozen=True)
+class Size:
+    vocab: int
+    ni: int
+    nh: int
+    nz: int
+    batch: int
+    length: int             # tokens of a sentence, <s> and </s> included
+    iw_sentences: int
+    iw_samples: int
+
+    def flops(self, encoder_passes, decoder_passes, sentences=None):
+        """Matrix FLOPs in (the LSTMs, the product with the vocabulary): 1 pass = forward, 2 or 3 = with gradients."""
+        sentences = sentences or self.batch
+        read, predicted = sentences * self.length, sentences * (self.length - 1)
+        encoder = 2 * read * 4 * self.nh * (self.ni + self.nh) * encoder_passes
+        decoder = 2 * predicted * 4 * self.nh * (self.ni + self.nz + self.nh) * decoder_passes
+        return encoder + decoder, 2 * predicted * self.vocab * self.nh * decoder_passes
+
+
+SIZES = {
+    "toy": Size(vocab=1_000, ni=50, nh=50, nz=2, batch=16, length=12, iw_sentences=16, iw_samples=500),
+    "ptb": Size(vocab=10_000, ni=256, nh=256, nz=32, batch=32, length=23, iw_sentences=2, iw_samples=500),
+    "yahoo": Size(vocab=20_000, ni=512, nh=1024, nz=32, batch=32, length=81, iw_sentences=2, iw_samples=50),
+}
+
+# One line of the table: what is timed against which textbook contestant, and its FLOPs (LSTMs, vocabulary).
+Row = namedtuple("Row", "name baseline precision flops run")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", nargs="+", choices=[*SIZES, "corpus"], default=[*SIZES, "corpus"])
+    parser.add_argument("--seconds", type=float, default=60, help="for each size, once both sides are seen to agree")
+    args = parser.parse_args()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    for name in args.sizes:
+        if name == "corpus":
+            compare_reading()
+        else:
+            compare_training(name, SIZES[name], args.seconds)
+
+
+# ---------------------------------------------------------------------- training steps and likelihood
+
+def compare_training(name, size, seconds):
+    """Print the table of one size."""
+    split = TextSplit(made_up_corpus(size, BATCHES * size.batch), size.batch)
+    few = TextSplit(made_up_corpus(size, size.iw_sentences), size.batch)
+    check_agreement(size, next(iter(split))[:4])
+    textbook = textbook_runs(size, [x.long() for x in split], next(iter(few)).long())
+    rows = project_rows(size, split, few)
+    peaks = {"float32": partial(square_product, torch.float32), "bf16": partial(square_product, torch.bfloat16)}
+    times = take_turns({**textbook, **peaks, **{row.name: row.run for row in rows}}, seconds)
+    rates = {precision: 2 * PEAK_SIZE**3 / times[precision] for precision in peaks}
+    print(f"\n{name}: vocabulary {size.vocab}, ni {size.ni}, nh {size.nh}, nz {size.nz}, batch {size.batch} x "
+          f"{size.length}; torch.mm reaches {rates['float32'] / 1e9:.0f} GFLOP/s, in bf16 {rates['bf16'] / 1e9:.0f}")
+    print(f"{'median ms':42}{'textbook':>10}{'ours':>10}{'ratio':>8}{'of peak':>9}")
+    for row in rows:
+        lstm, vocabulary = row.flops
+        ideal = lstm / rates["float32"] + vocabulary / rates[row.precision]
+        plain, ours = times[row.baseline], times[row.name]
+        print(f"{row.name:42}{1e3 * plain:10.2f}{1e3 * ours:10.2f}{plain / ours:8.2f}{ideal / ours:9.0%}")
+
+
+def textbook_runs(size, batches, sentences):
+    """What the textbook does: {contestant: run}, where run(count) takes `count` steps."""
+    model = textbook_model(size, DROPOUT)
+    outer = torch.optim.SGD(model.parameters(), lr=RECIPE.lr)
+    inner = torch.optim.SGD(model.encoder_parameters(), lr=RECIPE.lr)
+
+    def steps(optimiser, count):
+        for i in range(count):
+            textbook_step(model, optimiser, batches[i % BATCHES], 1.0, RECIPE.clip_norm)
+
+    @torch.no_grad()
+    def likelihood(count):
+        with evaluation_mode(model):
+            for _ in range(count):
+                for sentence in sentences.split(1):
+                    model.iw_nll(sentence, size.iw_samples)
+
+    return {"outer": partial(steps, outer), "inner": partial(steps, inner), "iw": likelihood}
+
+
+def project_rows(size, split, few):
+    """What this project does: the lines of the table."""
+    rows = []
+    for precision in ("float32", "bf16"):
+        trainer = project_trainer(size, split, "joint", precision, DROPOUT)
+        rows.append(Row(f"outer step, {precision}", "outer", precision, size.flops(3, 3),
+                        partial(outer_steps, trainer)))
+    for precision in ("float32", "bf16"):
+        for clip in ("joint", "encoder"):
+            trainer = project_trainer(size, split, clip, precision, DROPOUT)
+            rows.append(Row(f"inner step, --inner_clip {clip}, {precision}", "inner", precision,
+                            size.flops(3, 3 if clip == "joint" else 2), partial(inner_steps, trainer)))
+    encoding, decoding = size.flops(1, 0, size.iw_sentences), size.flops(0, 1, size.iw_sentences * size.iw_samples)
+    rows.append(Row(f"IW-NLL, {size.iw_sentences} sentences, {size.iw_samples} samples", "iw", "float32",
+                    [sum(parts) for parts in zip(encoding, decoding)], partial(likelihood, trainer.model, few, size)))
+    return rows
+
+
+def outer_steps(trainer, count):
+    for i in range(count):
+        trainer.outer_iteration(trainer.splits["train"].batch(range(BATCHES), i % BATCHES))
+
+
+def inner_steps(trainer, count):
+    split = trainer.splits["train"]
+    with trainer._only_encoder_gradients():
+        optimise_encoder(lambda x: trainer.encoder_step(x, 1.0), split.batch([0], 0),
+                         lambda: split.random_batch(trainer.generator), split.units, count, count)
+
+
+def likelihood(model, split, size, count):
+    for _ in range(count):
+        importance_weighted_nll(model, split, size.iw_samples, IW_ROWS, seed=0)
+
+
+def square_product(dtype, count):
+    a, b = torch.ones(2, PEAK_SIZE, PEAK_SIZE, dtype=dtype)
+    for _ in range(count):
+        a @ b
+
+
+def take_turns(contestants, seconds):
+    """Median seconds of one step of each: {name: run}, where run(count) takes `count` steps -> {name: seconds}."""
+    warm = {name: min(seconds_per_step(run, 1) for _ in range(2)) for name, run in contestants.items()}
+    counts = {name: max(1, round(TURN / warm[name])) for name in contestants}
+    times = {name: [] for name in contestants}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times[name]) < 2:
+        for name, run in contestants.items():
+            times[name].append(seconds_per_step(run, counts[name]))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def seconds_per_step(run, count):
+    start = time.perf_counter()
+    run(count)
+    return (time.perf_counter() - start) / count
+
+
+# ---------------------------------------------------------------------- the same problem for both
+
+def made_up_corpus(size, sentences):
+    """Uniformly random words between `<s>` and `</s>`."""
+    tokens = np.random.default_rng(0).integers(4, size.vocab, (sentences, size.length), dtype=np.int32)
+    tokens[:, 0], tokens[:, -1] = 1, 2
+    return Corpus(tokens.ravel(), np.arange(0, tokens.size + 1, size.length))
+
+
+def check_agreement(size, x):
+    """Assert that both sides see the same losses without dropout, over steps whose gradients are clipped alike."""
+    for precision, tolerance in (("float32", 1e-5), ("bf16", 1e-3)):
+        for clip, steps in (("joint", 3), ("encoder", 1)):
+            textbook = textbook_model(size, dropout=0.0)
+            optimiser = torch.optim.SGD(textbook.encoder_parameters(), lr=TEXT.lr)
+            trainer = project_trainer(size, None, clip, precision, 0.0, TEXT)
+            for seed in range(steps):
+                torch.manual_seed(seed)
+                expected = textbook_step(textbook, optimiser, x.long(), 1.0, TEXT.clip_norm)
+                torch.manual_seed(seed)
+                with trainer._only_encoder_gradients():
+                    loss = float(trainer.encoder_step(x, 1.0))
+                assert abs(loss - expected) <= tolerance * expected, (precision, clip, seed, loss, expected)
+
+
+def project_trainer(size, split, clip, precision, dropout, recipe=RECIPE):
+    """A trainer of a new model, which starts with the same weights at every call."""
+    torch.manual_seed(0)
+    config = {"nz": size.nz, "ni": size.ni, "enc_nh": size.nh, "dec_nh": size.nh, "dec_dropout_in": dropout,
+              "dec_dropout_out": dropout}
+    model = build_vae(config, range(size.vocab), precision)
+    options = Options(aggressive=False, kl_start=1.0, warm_up=0, epochs=1, test_nepoch=1, nsamples=1, inner_clip=clip,
+                      momentum=0.0, save_every=0.0, seed=0)
+    return Trainer(model.train(), {"train": split}, recipe, options, records=None, model_path="unused",
+                   description={})
+
+
+def textbook_model(size, dropout):
+    """The textbook's model, with the weights of `project_trainer`."""
+    model = TextbookVAE(size.vocab, size.nz, size.ni, size.nh, dropout)
+    load_into_textbook(model, project_trainer(size, None, "joint", "float32", dropout).model)
+    return model
+
+
+def load_into_textbook(textbook, model):
+    """Give the textbook's model the weights of this project's."""
+    textbook.load_state_dict({textbook_name(name): weight for name, weight in model.state_dict().items()})
+
+
+def textbook_name(name):
+    """What the textbook calls the parameter that is called `name` here."""
+    module, part = name.rsplit(".", 1)
+    return f"{TEXTBOOK_NAMES[module]}.{part}"
+
+
+# ---------------------------------------------------------------------- reading
+
+def compare_reading():
+    """Print seconds and bytes per token of both ways to read a corpus of Yahoo's size."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "corpus.txt")
+        write_corpus(path)
+        print(f"\ncorpus: {DOCUMENTS} documents, {DOCUMENTS * (WORDS + 2)} tokens, <s> and </s> counted")
+        print(f"{'reading':42}{'textbook':>10}{'ours':>10}{'ratio':>8}")
+        context = multiprocessing.get_context("spawn")
+        results = [[], []]
+        for _ in range(3):
+            for read, result in zip((textbook_read, read_corpus), results):
+                with context.Pool(1) as pool:
+                    result.append(pool.apply(cost_of_reading, (read, path)))
+        for label, plain, ours in zip(("median seconds", "bytes per token"),
+                                      *(map(statistics.median, zip(*result)) for result in results)):
+            print(f"{label:42}{plain:10.2f}{ours:10.2f}{plain / ours:8.2f}")
+
+
+def write_corpus(path):
+    rng = np.random.default_rng(0)
+    words = np.array([f"word{i}" for i in range(VOCABULARY)])
+    with open(path, "w", encoding="utf-8") as file:
+        for _ in range(DOCUMENTS):
+            file.write(" ".join(words[np.minimum(rng.zipf(1.3, WORDS), VOCABULARY) - 1]) + "\n")
+
+
+def cost_of_reading(read, path):
+    """(seconds, bytes by which this process's peak of memory grew for each token)"""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    kept = read(path)
+    seconds = time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    del kept
+    return seconds, 1024 * (after - before) / (DOCUMENTS * (WORDS + 2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,276 @@
+"""Runs that are killed, interrupted and taken up again end where an uninterrupted run ends, to the last bit."""
+
+import json
+import re
+import shutil
+import signal
+import time
+
+import pytest
+import torch
+
+import text
+from modules.training.checkpoint import load_checkpoint
+from tests.conftest import TINY_CONFIG, make_workspace, run_script, start_script
+
+RUN_ID = "tiny_aggressive1_kls0.10_warm2_0_0_783435"
+EPOCHS = 6
+ARGS = ("--dataset", "tiny", "--aggressive", 1, "--kl_start", 0.1, "--warm_up", 2, "--momentum", 0.5,
+        "--train_limit", 24, "--iw_nsamples", 5, "--epochs", EPOCHS)
+
+
+def files(folder):
+    """Every file that a run made: {path: bytes}."""
+    return {str(path.relative_to(folder)): path.read_bytes()
+            for top in ("models", "logs") for path in sorted((folder / top).rglob("*")) if path.is_file()}
+
+
+def model_path(folder):
+    return folder / "models" / "tiny" / f"{RUN_ID}.pt"
+
+
+def state_path(folder):
+    return folder / "models" / "tiny" / f"{RUN_ID}.resume.pt"
+
+
+def log_lines(folder):
+    """The log without its times."""
+    log = (folder / "logs" / "tiny" / f"{RUN_ID}.log").read_text()
+    return re.sub(r"time elapsed \S+s", "time elapsed", log).splitlines()
+
+
+def json_events(folder):
+    """The JSON events without their times, and without what the environment may change between two runs."""
+    lines = (folder / "logs" / "tiny" / f"{RUN_ID}.jsonl").read_text().splitlines()
+    return [{name: value for name, value in json.loads(line).items() if name not in ("seconds", "git_commit")}
+            for line in lines]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """A folder with a run that nothing disturbed."""
+    folder = make_workspace(tmp_path_factory.mktemp("uninterrupted") / "workspace")
+    ran = run_script("text.py", *ARGS, "--save_every", 0, cwd=folder)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return folder
+
+
+def saved_iteration(folder):
+    """The outer iteration at which the checkpoint on disk stands."""
+    return load_checkpoint(state_path(folder), "text")["training"]["progress"]["iteration"]
+
+
+class Process:
+    """A training run that can be watched through its files and stopped."""
+
+    def __init__(self, folder, *args):
+        self.folder, self.started = folder, time.time()
+        self.process = start_script("text.py", *ARGS, *args, cwd=folder)
+
+    def wait_until(self, condition):
+        """Wait until `condition()` holds, while the run is going."""
+        end = time.monotonic() + 100
+        while not condition():
+            assert self.process.poll() is None, f"the run ended too early: {self.process.stderr.read()}"
+            assert time.monotonic() < end, "the run takes too long"
+            time.sleep(0.005)
+
+    def wait_for_checkpoint(self, iteration):
+        """Wait until a checkpoint of this outer iteration, or a later one, is on disk."""
+        self.wait_until(lambda: state_path(self.folder).exists() and saved_iteration(self.folder) >= iteration)
+
+    def wait_for_lines(self, count):
+        """Wait until the log has grown by `count` lines after what the resumed run keeps of it."""
+        log, = (self.folder / "logs").rglob("*.log")
+        kept = load_checkpoint(state_path(self.folder), "text")["training"]["records"][0]
+        self.wait_until(lambda: log.read_bytes()[kept:].count(b"\n") >= count and log.stat().st_mtime > self.started)
+
+    def stop(self, number):
+        """Send a signal; returns (exit code, standard error)."""
+        self.process.send_signal(number)
+        _, stderr = self.process.communicate(timeout=60)
+        return self.process.returncode, stderr
+
+
+@pytest.fixture(scope="module")
+def disturbed(tmp_path_factory):
+    """(folder, what Ctrl-C did): a run killed three times and interrupted once on its way to the end."""
+    folder = make_workspace(tmp_path_factory.mktemp("disturbed") / "workspace")
+    run = Process(folder, "--save_every", 0)
+    run.wait_for_checkpoint(2)
+    time.sleep(0.05)                                        # into the next inner loop
+    assert run.stop(signal.SIGKILL)[0] == -signal.SIGKILL
+
+    run = Process(folder, "--resume", "--save_every", 10)   # writes no checkpoint in the epoch: its lines are in vain
+    run.wait_for_lines(3)
+    assert run.stop(signal.SIGKILL)[0] == -signal.SIGKILL
+
+    before = saved_iteration(folder)
+    run = Process(folder, "--resume", "--save_every", 10)
+    run.wait_for_lines(2)
+    interrupted = *run.stop(signal.SIGINT), saved_iteration(folder) - before
+
+    run = Process(folder, "--resume", "--save_every", 0)
+    run.wait_for_checkpoint(11)
+    assert run.stop(signal.SIGKILL)[0] == -signal.SIGKILL
+
+    ran = run_script("text.py", *ARGS, "--resume", "--save_every", 0, cwd=folder)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return folder, interrupted
+
+
+def test_the_moments_are_within_the_aggressive_first_epoch_and_after_it(uninterrupted):
+    first, second = [e for e in json_events(uninterrupted) if e["event"] == "val"][:2]
+    assert first["aggressive"] and first["encoder_steps"] > 30 * first["iteration"]
+    assert 2 + 3 < first["iteration"] < 11 < second["iteration"]
+
+
+def test_killed_and_resumed_the_weights_are_the_same_to_the_bit(uninterrupted, disturbed):
+    whole, pieces = (load_checkpoint(model_path(folder), "text") for folder in (uninterrupted, disturbed[0]))
+    assert whole["model"].keys() == pieces["model"].keys()
+    assert all(torch.equal(whole["model"][name], value) for name, value in pieces["model"].items())
+    assert whole["epoch"] == pieces["epoch"] and whole["metrics"] == pieces["metrics"]
+
+
+def same(a, b):
+    """Equality that reaches into dicts, lists and tensors."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def test_killed_and_resumed_the_whole_state_is_the_same(uninterrupted, disturbed):
+    """Last weights, optimisers, random states, schedules, sums to report: everything but the clock."""
+    whole, pieces = (load_checkpoint(state_path(folder), "text") for folder in (uninterrupted, disturbed[0]))
+    for state in (whole, pieces):
+        state["training"]["progress"].pop("seconds")
+        state["training"].pop("records")        # the files' lengths, which the clock's digits change
+        for flag in ("resume", "save_every"):
+            state["args"].pop(flag)
+    assert whole["training"]["encoder_optimiser"]["state"]          # momentum: there is a state to lose
+    assert [part for part in whole if not same(whole[part], pieces[part])] == []
+
+
+def test_killed_and_resumed_the_log_is_the_same(uninterrupted, disturbed):
+    assert log_lines(disturbed[0]) == log_lines(uninterrupted)
+    assert json_events(disturbed[0]) == json_events(uninterrupted)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(disturbed):
+    code, stderr, iterations = disturbed[1]
+    assert code == 130
+    assert iterations > 0       # the checkpoint is of the moment, not the last one before
+    last = stderr.splitlines()[-1]
+    assert last.startswith("interrupted") and "--resume" in last and f"{RUN_ID}.resume.pt" in last
+    assert "Traceback" not in stderr
+
+
+def test_nothing_temporary_is_left_of_a_run_that_was_not_killed(uninterrupted):
+    assert {name.rpartition(RUN_ID)[2] for name in files(uninterrupted)} == {".pt", ".resume.pt", ".log", ".jsonl"}
+
+
+# ---------------------------------------------------------------------- a finished run
+
+@pytest.fixture
+def finished(uninterrupted, tmp_path):
+    """A copy of the finished run's folder, for a test that may change it."""
+    return shutil.copytree(uninterrupted, tmp_path / "finished")
+
+
+def test_resuming_a_finished_run_says_so_and_changes_nothing(call, finished):
+    before = files(finished)
+    ran = call(text.main, *ARGS, "--resume", cwd=finished)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert len(ran.stdout.splitlines()) == 1 and RUN_ID in ran.stdout and "finished" in ran.stdout
+    assert files(finished) == before
+
+
+@pytest.mark.parametrize("missing", [None, ".log", ".jsonl", ".pt", ".resume.pt"])
+def test_a_rerun_refuses_and_leaves_the_files(call, finished, missing):
+    """Any one of its files is enough to refuse for."""
+    for path in [*(finished / "models").rglob("*.pt"), *(finished / "logs").rglob("*.*")]:
+        if missing == path.name.removeprefix(RUN_ID):
+            path.unlink()
+    before = files(finished)
+    ran = call(text.main, *ARGS, cwd=finished)
+    assert ran.returncode == 2
+    (line,) = ran.stderr.splitlines()
+    assert RUN_ID in line and "--resume" in line and "--overwrite" in line
+    assert files(finished) == before
+
+
+def test_overwrite_starts_anew(call, uninterrupted, finished):
+    """The log then holds the new run alone, and the run is the same as the first one as far as it goes."""
+    ran = call(text.main, *ARGS, "--overwrite", "--epochs", 1, cwd=finished)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert re.sub(r"time elapsed \S+s", "time elapsed", ran.stdout).splitlines() == log_lines(finished)
+    new, old = ([e for e in json_events(folder) if e["event"] == "val"] for folder in (finished, uninterrupted))
+    assert new == old[:1]
+    assert [e["event"] for e in json_events(finished)].count("run") == 1
+
+
+def test_a_finished_run_goes_on_when_given_more_epochs(call, uninterrupted, finished):
+    assert call(text.main, *ARGS, "--overwrite", "--epochs", 1, cwd=finished).returncode == 0
+    assert call(text.main, *ARGS, "--resume", "--epochs", 2, cwd=finished).returncode == 0
+    new, old = ([e for e in json_events(folder) if e["event"] in ("val", "report")]
+                for folder in (finished, uninterrupted))
+    assert new == old[:len(new)] and new[-1]["epoch"] == 1
+    assert [e["event"] for e in json_events(finished)].count("iw") == 2
+
+
+@pytest.mark.parametrize("args, name", [
+    (("--nz", 3), "nz"), (("--momentum", 0.1), "momentum"), (("--inner_clip", "encoder"), "inner_clip"),
+    (("--batch_size", 2), "batch_size"), (("--train_limit", 23), "train_limit"), (("--nsamples", 2), "nsamples"),
+    (("--precision", "bf16"), "precision"),
+])
+def test_other_settings_are_refused(call, finished, args, name):
+    before = files(finished)
+    ran = call(text.main, *ARGS, *args, "--resume", cwd=finished)
+    assert ran.returncode == 2
+    (line,) = ran.stderr.splitlines()
+    assert name in line and str(args[1]) in line and "resume.pt" in line
+    assert files(finished) == before
+
+
+def test_another_config_is_refused(call, finished):
+    (finished / "config" / "config_tiny.py").write_text(TINY_CONFIG.replace('"enc_nh": 8', '"enc_nh": 9'))
+    ran = call(text.main, *ARGS, "--resume", cwd=finished)
+    assert ran.returncode == 2
+    (line,) = ran.stderr.splitlines()
+    assert "enc_nh" in line
+
+
+@pytest.mark.parametrize("change", [
+    lambda lines: ["a new word", *lines],
+    lambda lines: lines[:15],
+], ids=["another vocabulary", "another number of batches"])
+def test_other_training_data_are_refused(call, finished, change):
+    """The batches of the epoch at hand, and the vocabulary, would no longer be those of the checkpoint."""
+    path = finished / "datasets" / "tiny_data" / "tiny.train.txt"
+    path.write_text("".join(f"{line}\n" for line in change(path.read_text().splitlines())))
+    before = files(finished)
+    ran = call(text.main, *ARGS, "--resume", "--epochs", EPOCHS + 1, cwd=finished)
+    assert ran.returncode == 2
+    assert len(ran.stderr.splitlines()) == 1
+    assert files(finished) == before
+
+
+def test_nothing_to_resume(call, workspace):
+    ran = call(text.main, *ARGS, "--resume", cwd=workspace)
+    assert ran.returncode == 2
+    (line,) = ran.stderr.splitlines()
+    assert "nothing to resume" in line and f"{RUN_ID}.resume.pt" in line
+    assert not (workspace / "models").exists() and not (workspace / "logs").exists()
+
+
+def test_a_torn_state_is_refused(call, finished):
+    path = state_path(finished)
+    path.write_bytes(path.read_bytes()[:1000])
+    before = files(finished)
+    ran = call(text.main, *ARGS, "--resume", cwd=finished)
+    assert ran.returncode == 2
+    (line,) = ran.stderr.splitlines()
+    assert "resume.pt" in line
+    assert files(finished) == before
