@@ -1,0 +1,118 @@
+"""Drawing in the posterior mean space, shared by the plot scripts. No window is needed."""
+
+import re
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot  # noqa: E402
+
+from modules.errors import UserError  # noqa: E402
+from modules.files import replacing  # noqa: E402
+from modules.posterior_space import read_statistics, snapshot_path  # noqa: E402
+
+ENCODER, DECODER, POINT = "#c44e52", "#4c72b0", "#55595f"
+NAMES = {0: "plain", 1: "aggressive"}
+MODEL_AXIS = r"mean of the model posterior $p_\theta(z|x)$"
+INFERENCE_AXIS = r"mean of $q_\phi(z|x)$"
+
+
+def new_figure(rows=1, columns=1, size=3.0):
+    """(figure, axes [rows, columns]) of square panels, `size` inches each."""
+    return pyplot.subplots(rows, columns, figsize=(size * columns, size * rows), squeeze=False, sharex=True,
+                           sharey=True, layout="constrained")
+
+
+def prepare_axes(axes, limits):
+    """Square axes from limits[0] to limits[1], with the diagonal on which q(z|x) agrees with the true posterior."""
+    axes.set(xlim=limits, ylim=limits, aspect="equal")
+    axes.axline((0, 0), slope=1, color="#bbbbbb", linewidth=1, zorder=0)
+    axes.axhline(0, color="#dddddd", linewidth=1, zorder=0)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_cloud(axes, snapshot):
+    """One snapshot of many sentences: a dot each, with KL and MI written in the corner. Returns the artists."""
+    dots = axes.scatter(snapshot["model_mean"], snapshot["inference_mean"], s=6, color=DECODER, alpha=0.6, linewidth=0)
+    words = axes.text(0.04, 0.96, f"KL {snapshot['kl']:.2f}\nMI {snapshot['mi']:.2f}", transform=axes.transAxes,
+                      va="top", fontsize=9)
+    return dots, words
+
+
+def fitting_limits(*values):
+    """One range for both axes that holds all the values, 0 and a margin."""
+    low, high = min(0.0, *(v.min() for v in values)), max(0.0, *(v.max() for v in values))
+    margin = 0.08 * (high - low or 1.0)
+    return low - margin, high + margin
+
+
+def draw_moves(axes, model_mean, inference_mean):
+    """The path of one sentence through consecutive half-steps: encoder moves vertical, decoder moves horizontal.
+
+    model_mean, inference_mean: [half-steps + 1]. Returns the artists.
+    """
+    artists = []
+    for i in range(1, len(model_mean)):
+        moved_model = abs(model_mean[i] - model_mean[i - 1]) > abs(inference_mean[i] - inference_mean[i - 1])
+        artists.append(axes.annotate(
+            "", (model_mean[i], inference_mean[i]), (model_mean[i - 1], inference_mean[i - 1]),
+            arrowprops={"arrowstyle": "->", "color": DECODER if moved_model else ENCODER, "linewidth": 1.2,
+                        "shrinkA": 0, "shrinkB": 0}))
+    artists.append(axes.scatter(model_mean[:1], inference_mean[:1], s=14, color=POINT, zorder=3))
+    return artists
+
+
+def move_legend(axes):
+    """Say which colour is which half-step."""
+    axes.plot([], [], color=ENCODER, label=r"encoder step ($\phi$)")
+    axes.plot([], [], color=DECODER, label=r"decoder step ($\theta$)")
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+
+
+def point_path(trajectory, point):
+    """(model means, inference means), [half-steps] each, of one sentence; raises UserError if there is none."""
+    count = trajectory["model_mean"].shape[1]
+    if not 0 <= point < count:
+        raise UserError(f"--id {point}: the statistics hold points 0 to {count - 1}")
+    return trajectory["model_mean"][:, point], trajectory["inference_mean"][:, point]
+
+
+def between_steps(trajectory, first, last):
+    """Slice of the half-steps of iterations first..last, with the point before them."""
+    iterations = trajectory["iteration"]
+    chosen = np.flatnonzero((iterations >= first) & (iterations <= last))
+    if len(chosen) == 0 or iterations.max() < last:
+        raise UserError(f"steps {first} to {last}: the statistics hold steps {iterations.min()} to {iterations.max()}")
+    return slice(max(0, chosen[0] - 1), chosen[-1] + 1)
+
+
+def saved_iterations(aggressive):
+    """The iterations of which there is a snapshot, in order; raises UserError if there is none."""
+    pattern = snapshot_path(aggressive, "*")
+    found = sorted(int(re.search(r"iter(\d+)\.npz$", path.name).group(1))
+                   for path in pattern.parent.glob(pattern.name) if re.search(r"iter\d+\.npz$", path.name))
+    if not found:
+        raise UserError(f"{pattern}: no statistics; `python toy.py --aggressive {aggressive} --plot_mode multiple` "
+                        "writes them")
+    return found
+
+
+def load_snapshot(aggressive, iteration):
+    """The snapshot of one iteration; raises UserError naming those that exist."""
+    existing = saved_iterations(aggressive)
+    if iteration not in existing:
+        raise UserError(f"--iter {iteration}: no snapshot of the {NAMES[aggressive]} run there; there are "
+                        f"{', '.join(map(str, existing))}")
+    return read_statistics(snapshot_path(aggressive, iteration))
+
+
+def save_figure(figure, path, **options):
+    """Write a figure atomically, in the format of its suffix, and say where."""
+    path = Path(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], **options)
+    pyplot.close(figure)
+    print(f"wrote {path}")

@@ -1,0 +1,113 @@
+"""Recording the posterior mean space while a model trains: what figures 1 to 3 of the paper are drawn from.
+
+Each file in `plot_data/` is an `.npz` with, for the same training sentences throughout, `model_mean` (the mean of the
+model's true posterior p(z|x), on a grid) and `inference_mean` (the mean of q(z|x)), the average `kl` and `mi` in nats,
+and `settings`, the run's arguments as JSON.
+"""
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from modules import metrics
+from modules.errors import UserError
+from modules.files import replacing
+from modules.gaussian import kl_to_standard_normal
+from modules.posterior import posterior_mean
+
+
+class Snapshots:
+    """Observer of a `Trainer`: the whole cloud every `every` outer iterations, one file each (figures 1 and 2).
+
+    `model_mean`, `inference_mean` [sentences]; `iteration`, `kl`, `mi` scalars.
+    """
+
+    def __init__(self, sentences, grid, every, settings):
+        self.sentences, self.grid, self.every, self.settings = sentences, grid, every, settings
+
+    def __call__(self, half, trainer):
+        iteration = trainer.progress.iteration
+        if half != "encoder" and iteration % self.every == 0:
+            point = measure(trainer.model, self.sentences, self.grid, trainer.options.seed)
+            write_statistics(snapshot_path(self.settings["aggressive"], iteration),
+                             {**point, "iteration": iteration}, self.settings)
+
+    def resume(self, iteration):
+        """Nothing to forget: a snapshot is written again when its iteration comes again."""
+
+
+class Trajectory:
+    """Observer of a `Trainer`: the same few sentences after each half-step, in one growing file (figure 3).
+
+    `model_mean`, `inference_mean` [half-steps, sentences]; `iteration`, `kl`, `mi` [half-steps]; `half` [half-steps],
+    "start", then "encoder" and "decoder" by turns. An encoder half-step leaves `model_mean` alone, a decoder half-step
+    `inference_mean`.
+    """
+
+    def __init__(self, sentences, grid, settings):
+        self.sentences, self.grid, self.settings = sentences, grid, settings
+        self.path = trajectory_path(settings["aggressive"])
+        self.points = []
+
+    def __call__(self, half, trainer):
+        seed, iteration = trainer.options.seed, trainer.progress.iteration + (half == "encoder")
+        point = measure(trainer.model, self.sentences, self.grid, seed,
+                        self.points[-1]["model_mean"] if half == "encoder" else None)
+        self.points.append({**point, "iteration": iteration, "half": half})
+        if half != "encoder":
+            write_statistics(self.path, {name: np.array([p[name] for p in self.points]) for name in self.points[0]},
+                             self.settings)
+
+    def resume(self, iteration):
+        """Take up the file of the interrupted run, without what came after `iteration`."""
+        saved = read_statistics(self.path)
+        self.points = [{name: saved[name][i] for name in saved if name != "settings"}
+                       for i in range(len(saved["iteration"])) if saved["iteration"][i] <= iteration]
+
+
+def measure(model, sentences, grid, seed, model_mean=None):
+    """Posterior means of the sentences of a split, in its order, with their average KL and MI: a dict.
+
+    `model_mean` is what a caller knows already, where the decoder has not moved.
+    """
+    with metrics.evaluation_mode(model), torch.no_grad():
+        encoded = metrics.posteriors(model, sentences, seed)
+        if model_mean is None:
+            means = [posterior_mean(model.decoder, x, grid) for x in sentences]
+            model_mean = torch.cat(means).squeeze(1).cpu().numpy()
+        kl = torch.cat([kl_to_standard_normal(mean, logvar) for mean, logvar, _ in encoded]).mean()
+        return {"model_mean": model_mean,
+                "inference_mean": torch.cat([mean for mean, _, _ in encoded]).squeeze(1).cpu().numpy(),
+                "kl": float(kl), "mi": metrics.aggregate_mutual_information(encoded)}
+
+
+def snapshot_path(aggressive, iteration):
+    """Where the cloud of one iteration is kept."""
+    return Path("plot_data", "multiple", f"aggressive{aggressive}_iter{iteration}.npz")
+
+
+def trajectory_path(aggressive):
+    """Where the path of the single mode is kept."""
+    return Path("plot_data", "single", f"aggressive{aggressive}.npz")
+
+
+def write_statistics(path, arrays, settings):
+    """Write an `.npz` atomically, the settings inside."""
+    with replacing(path) as temporary, open(temporary, "wb") as stream:
+        np.savez(stream, settings=np.array(json.dumps(settings)), **arrays)
+
+
+def read_statistics(path):
+    """The arrays of a statistics file as a dict, `settings` as a dict too; raises UserError naming a bad file."""
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            content = dict(saved)
+        content["settings"] = json.loads(str(content["settings"]))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such statistics; toy.py writes them") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not a statistics file of toy.py, or damaged ({error}); run toy.py again") from None
+    return content

@@ -1,0 +1,125 @@
+"""The posterior mean space: the model posterior against quadrature, the order of half-steps, the scripts on tiny data."""
+
+import importlib.util
+import math
+
+import numpy as np
+import pytest
+import scipy.integrate
+import torch
+from conftest import ROOT
+
+import toy
+from modules import posterior
+from modules.decoders.lstm import LSTMDecoder
+from modules.posterior_space import read_statistics, snapshot_path, trajectory_path
+
+ARGS = ("--dataset", "tiny", "--zmin", "-6", "--zmax", "6", "--dz", "0.5", "--aggressive", "1", "--num_plot", "7")
+
+
+def plot_script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "plot_scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def decoder():
+    torch.manual_seed(1)
+    decoder = LSTMDecoder(9, 1, 3, 4).double().eval()
+    for parameter in decoder.parameters():
+        torch.nn.init.uniform_(parameter, -1.5, 1.5)
+    return decoder
+
+
+SENTENCES = torch.tensor([[1, 4, 5, 6, 2], [1, 8, 8, 7, 2], [1, 3, 4, 4, 2]], dtype=torch.int32)
+
+
+def test_posterior_mean_against_quadrature(decoder):
+    def joint(z, x):
+        with torch.no_grad():
+            nll = decoder.reconstruction(x.unsqueeze(0), torch.tensor([[[z]]], dtype=torch.float64))
+        return math.exp(-float(nll) - z * z / 2)
+
+    expected = [scipy.integrate.quad(lambda z: z * joint(z, x), -12, 12, points=[0.0], limit=200)[0]
+                / scipy.integrate.quad(joint, -12, 12, args=(x,), points=[0.0], limit=200)[0] for x in SENTENCES]
+    grid = torch.arange(-12, 12, 0.05, dtype=torch.float64).unsqueeze(1)
+    ours = posterior.posterior_mean(decoder, SENTENCES, grid).squeeze(1)
+    assert max(abs(value) for value in expected) > 0.1      # not all at the prior
+    assert np.allclose(ours, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1.0, 60.0], ids=["small logits", "logits too large for exp"])
+@pytest.mark.parametrize("rows", [1, 8192])
+def test_pruned_grid_against_every_point(decoder, monkeypatch, rows, scale):
+    """What is left out is negligible, whatever the chunks and whichever way the logits are summed."""
+    monkeypatch.setattr(posterior, "ROWS", rows)
+    decoder.pred_linear.weight.data.mul_(scale)
+    grid = torch.arange(-20, 20, 0.1, dtype=torch.float64).unsqueeze(1)
+    with torch.no_grad():
+        nll = decoder.reconstruction(SENTENCES, grid.expand(len(SENTENCES), -1, -1))
+        expected = torch.softmax(-nll - grid.T.square() / 2, dim=1) @ grid
+    assert torch.allclose(posterior.posterior_mean(decoder, SENTENCES, grid), expected, atol=1e-8)
+
+
+def test_single_mode(workspace, call, monkeypatch):
+    """Half-steps by turns: the encoder's leave the model's mean alone, the decoder's the inference mean."""
+    ran = call(toy.main, *ARGS, "--plot_mode", "single", "--max_iterations", 5, cwd=workspace)
+    assert ran.returncode == 0, ran.stderr
+    path = read_statistics(trajectory_path(1))
+    assert list(path["half"]) == ["start"] + ["encoder", "decoder"] * 5
+    assert list(path["iteration"]) == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    for i, half in enumerate(path["half"][1:], start=1):
+        still, moved = ("model_mean", "inference_mean") if half == "encoder" else ("inference_mean", "model_mean")
+        assert np.array_equal(path[still][i], path[still][i - 1])
+        assert not np.array_equal(path[moved][i], path[moved][i - 1])
+
+    assert call(toy.main, *ARGS, "--plot_mode", "single", "--max_iterations", 7, "--resume",
+                cwd=workspace).returncode == 0
+    resumed = read_statistics(trajectory_path(1))
+    assert call(toy.main, *ARGS, "--plot_mode", "single", "--max_iterations", 7, "--overwrite",
+                cwd=workspace).returncode == 0
+    whole = read_statistics(trajectory_path(1))
+    for name in ("model_mean", "inference_mean", "kl", "mi", "iteration", "half"):
+        assert np.array_equal(resumed[name], whole[name]), name
+
+    for script, *args in (("plot_single", "--steps", 2, 4), ("plot_single", "--steps", 1, 2, "--format", "png"),
+                          ("animate", "--mode", "single")):
+        ran = call(plot_script(script).main, *args, cwd=workspace)
+        assert ran.returncode == 0, ran.stderr
+        assert (workspace / ran.stdout.split()[-1]).stat().st_size > 1000
+    ran = call(plot_script("plot_single").main, "--steps", 11, 19, cwd=workspace)
+    assert ran.returncode == 2 and "0 to 7" in ran.stderr
+
+
+def test_multiple_mode(workspace, call):
+    for aggressive in (0, 1):
+        ran = call(toy.main, *ARGS, "--aggressive", aggressive, "--plot_niter", 3, "--max_iterations", 7, cwd=workspace)
+        assert ran.returncode == 0, ran.stderr
+    snapshot = read_statistics(snapshot_path(1, 6))
+    assert snapshot["model_mean"].shape == snapshot["inference_mean"].shape == (7,)
+    assert snapshot["settings"]["plot_niter"] == 3 and int(snapshot["iteration"]) == 6
+    for script, *args in (("plot_multiple",), ("plot_multiple", "--iter", 6, "--format", "png"),
+                          ("plot_multiple", "--aggressive", 0, 1), ("animate", "--mode", "multiple")):
+        ran = call(plot_script(script).main, *args, cwd=workspace)
+        assert ran.returncode == 0, ran.stderr
+        assert (workspace / ran.stdout.split()[-1]).stat().st_size > 1000
+    ran = call(plot_script("plot_multiple").main, "--iter", 2000, cwd=workspace)
+    assert ran.returncode == 2 and "0, 3, 6" in ran.stderr and ran.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("script, args, says", [
+    ("plot_multiple", [], "no statistics"), ("plot_single", [], "no such statistics"),
+    ("animate", ["--mode", "multiple"], "no statistics"), ("animate", ["--output", "x.png"], "no such statistics"),
+])
+def test_missing_statistics(workspace, call, script, args, says):
+    ran = call(plot_script(script).main, *args, cwd=workspace)
+    assert ran.returncode == 2 and says in ran.stderr and ran.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("args, says", [(["--nz", "2"], "one latent"), (["--dz", "0"], "no grid"),
+                                        (["--zmin", "7"], "no grid"), (["--plot_mode", "double"], "plot_mode")])
+def test_bad_flags(workspace, call, args, says):
+    ran = call(toy.main, *ARGS, *args, cwd=workspace)
+    assert ran.returncode == 2 and says in ran.stderr and ran.stderr.count("\n") == 1
