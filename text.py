@@ -30,12 +30,7 @@ def main():
 def train(args):
     """Train on the dataset of `args`, then test the best model."""
     config = load_config(args.dataset, text.KEYS, vars(args))
-    device = cli.device()
-    splits, vocabulary = text.load_splits(config, device, args.train_limit)
-    model = text.build_vae(config, vocabulary, args.precision).to(device)
-    description = {"domain": "text", "dataset": args.dataset, "config": config, "vocabulary": vocabulary.words,
-                   "training_data": [splits["train"].size, splits["train"].num_batches],
-                   "args": cli.plain_arguments(args)}
+    model, splits, _, description = text.set_up(args, config, cli.device())
     cli.train_and_test(cli.run_name(args), model, splits, TEXT, args, config, description)
 
 

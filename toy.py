@@ -29,11 +29,7 @@ def main():
     if config["nz"] != 1:
         raise UserError(f"--nz {config['nz']}: the posterior mean space is drawn for one latent dimension")
     device = cli.device()
-    splits, vocabulary = text.load_splits(config, device, args.train_limit)
-    model = text.build_vae(config, vocabulary, args.precision).to(device)
-    description = {"domain": "text", "dataset": args.dataset, "config": config, "vocabulary": vocabulary.words,
-                   "training_data": [splits["train"].size, splits["train"].num_batches],
-                   "args": cli.plain_arguments(args)}
+    model, splits, vocabulary, description = text.set_up(args, config, device)
     recipe = TOY if args.optim == "sgd" else dataclasses.replace(TOY, optimiser="adam", lr=1e-3)
     cli.train_and_test(f"toy_{args.plot_mode}_{cli.run_name(args)}", model, splits, recipe, args, config, description,
                        observer=build_observer(args, config, vocabulary, device), max_iterations=args.max_iterations)

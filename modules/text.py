@@ -2,6 +2,7 @@
 
 import torch
 
+from modules.cli import plain_arguments
 from modules.config import Key, fraction, one_of, text, whole, yes_no
 from modules.data.text import TextSplit, Vocabulary, read_corpus
 from modules.decoders.lstm import LSTMDecoder
@@ -27,6 +28,16 @@ KEYS = {
     "vocab_limit": Key(whole(1), "keep only that many of the most frequent words (default: all)", None),
 }
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+
+
+def set_up(args, config, device):
+    """What a run starts from: (VAE, splits, Vocabulary, what a saved model says of itself)."""
+    splits, vocabulary = load_splits(config, device, args.train_limit)
+    model = build_vae(config, vocabulary, args.precision).to(device)
+    description = {"domain": "text", "dataset": args.dataset, "config": config, "vocabulary": vocabulary.words,
+                   "training_data": [splits["train"].size, splits["train"].num_batches],
+                   "args": plain_arguments(args)}
+    return model, splits, vocabulary, description
 
 
 def load_splits(config, device, train_limit=None):
