@@ -37,8 +37,8 @@ def prepare_axes(axes, limits):
 def draw_cloud(axes, snapshot):
     """One snapshot of many sentences: a dot each, with KL and MI written in the corner. Returns the artists."""
     dots = axes.scatter(snapshot["model_mean"], snapshot["inference_mean"], s=6, color=DECODER, alpha=0.6, linewidth=0)
-    words = axes.text(0.04, 0.96, f"KL {snapshot['kl']:.2f}\nMI {snapshot['mi']:.2f}", transform=axes.transAxes,
-                      va="top", fontsize=9)
+    kl, mi = (round(float(snapshot[name]), 2) + 0.0 for name in ("kl", "mi"))       # + 0.0: no "-0.00"
+    words = axes.text(0.04, 0.96, f"KL {kl:.2f}\nMI {mi:.2f}", transform=axes.transAxes, va="top", fontsize=9)
     return dots, words
 
 

@@ -60,7 +60,7 @@ def format_cell(value):
     """A number as the table shows it."""
     if value is None:
         return "-"
-    return str(value) if isinstance(value, int) else f"{value:.2f}"
+    return str(value) if isinstance(value, int) else f"{round(value, 2) + 0.0:.2f}"       # + 0.0: no "-0.00"
 
 
 if __name__ == "__main__":
