@@ -1,4 +1,4 @@
-"""What is reported of a model on a split (section 4 of the specification in docs, table 1 of the paper).
+"""What is reported of a model on a split (the columns of table 1 of the paper, and their companions).
 
 Evaluation draws its noise from a generator of its own, seeded anew each time: measuring leaves training untouched, and
 two epochs are compared under the same noise.
