@@ -1,6 +1,6 @@
 """Time this project's text VAE against the plain textbook one of `benchmarks/textbook.py`, in turns, on one machine.
 
-    python benchmarks/bench_text.py                                # everything: about 6 minutes on two free CPU cores
+    python benchmarks/bench_text.py                                # everything: some 6 minutes on two free CPU cores
     python benchmarks/bench_text.py --sizes toy ptb --seconds 20   # half a minute each
 
 Where other programs run beside it, OMP_NUM_THREADS=1 in front gives steadier figures: threads wait for the slowest.
