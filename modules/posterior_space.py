@@ -63,6 +63,8 @@ class Trajectory:
 
     def resume(self, iteration):
         """Take up the file of the interrupted run, without what came after `iteration`."""
+        if iteration == 0:      # the trainer announces the start again
+            return
         saved = read_statistics(self.path)
         self.points = [{name: saved[name][i] for name in saved if name != "settings"}
                        for i in range(len(saved["iteration"])) if saved["iteration"][i] <= iteration]

@@ -75,8 +75,7 @@ class Trainer:
                  has moved (after the whole inner loop while aggressive) and "decoder" when theta has, by turns
     """
 
-    def __init__(self, model, splits, recipe, options, records, model_path, description,
-                 observer=None):
+    def __init__(self, model, splits, recipe, options, records, model_path, description, observer=None):
         self.model, self.splits, self.recipe, self.options = model, splits, recipe, options
         self.records, self.description = records, description
         self.observer = observer or (lambda half, trainer: None)
