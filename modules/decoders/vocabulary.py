@@ -40,7 +40,7 @@ class _TokenNLL(torch.autograd.Function):
     def forward(ctx, hidden, weight, targets, dtype):
         low_weight = weight.to(dtype)
         nll, error = _nll_and_p(hidden, low_weight, targets)
-        error.scatter_(1, targets, error.gather(1, targets) - 1)    # p - onehot [tokens, vocab]
+        error.scatter_(1, targets, -1, reduce="add")                # p - onehot [tokens, vocab]
         grad_hidden = error @ low_weight if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             hidden = error = None

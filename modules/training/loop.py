@@ -134,7 +134,7 @@ class Trainer:
         self._clip(self.encoder_parameters, self.parameters if self.options.inner_clip == "joint"
                    else self.encoder_parameters)
         self.encoder_optimiser.step()
-        return (reconstruction + weight * kl).sum()
+        return torch.add(reconstruction, kl, alpha=weight).sum()
 
     def decoder_step(self, x, weight, joint):
         """One step on theta, or with `joint` on theta and phi."""
@@ -150,10 +150,12 @@ class Trainer:
         reported["count"] += len(x)
 
     def _gradients(self, x, weight):
+        """Leave in `.grad` the gradients of the batch's mean loss; returns its two terms, both [batch]."""
         for parameter in self.parameters:
             parameter.grad = None
         reconstruction, kl = self.model.elbo_terms(x, self.options.nsamples)
-        (reconstruction + weight * kl).mean().backward()
+        share = torch.full_like(kl, 1 / len(kl))            # that of each x in the mean
+        torch.autograd.backward((reconstruction, kl), (share, weight * share))
         return reconstruction.detach(), kl.detach()
 
     def _clip(self, parameters, measured):
