@@ -3,13 +3,13 @@
     python plot_scripts/table.py logs/synthetic/*.jsonl
 """
 
-import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from modules.errors import Parser, UserError, run_command      # noqa: E402
+from modules.errors import Parser, run_command       # noqa: E402
+from modules.training.log_reader import read_events  # noqa: E402
 
 COLUMNS = ("nll", "ppl", "kl", "mi", "mi_agg", "active_units", "epochs", "minutes")
 
@@ -35,25 +35,6 @@ def read_row(path):
         elif event["event"] == "val":
             row["epochs"], row["minutes"] = event["epoch"] + 1, event["seconds"] / 60
     return path.stem, row
-
-
-def read_events(path):
-    """The events of a run's JSON lines, a list of dicts; raises UserError naming the file and line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such log") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text; give the .jsonl file of a run") from None
-    events = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            event = json.loads(line)
-            event["event"]
-        except (ValueError, TypeError, KeyError):
-            raise UserError(f"{path}, line {number}: not an event; give the .jsonl file of a run") from None
-        events.append(event)
-    return events
 
 
 def format_cell(value):

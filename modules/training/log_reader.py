@@ -1,0 +1,99 @@
+"""Reads what a run left behind (`modules.training.records`), and the text logs of earlier code of this kind."""
+
+import json
+import re
+from pathlib import Path
+
+from modules.errors import UserError
+
+COLUMNS = ("epoch", "kl", "mi", "kl_agg")
+FIGURE = r"(-?(?:\d+\.?\d*|nan|inf))"
+LAST_FIGURE = r"(-?(?:\d+\.\d{4}|nan|inf))"         # of its line: all four decimals, or it was cut short
+AGGREGATE = rf"mi_agg: {FIGURE}, kl_agg: {LAST_FIGURE}"
+VAL_OR_STOP = re.compile(
+    rf"STOP BURNING|VAL ---(?P<figures>.*\bkl: {FIGURE}, mi: {FIGURE},.*(?:\n{AGGREGATE})?)?")
+
+
+def read_epochs(path):
+    """The validation figures of a run: {"epoch", "kl", "mi", "kl_agg"}, lists with one entry an epoch.
+
+    Epochs count from 0; figures are in nats per sentence or image, as recorded. `mi` mixes q(z) over the batch, as the
+    published figures do. `kl_agg` is KL(q(z) || p(z)) = KL - MI with q(z) mixed over the whole split, so it is not
+    `kl` - `mi`; only where it was not recorded, in logs of earlier code, is it that.
+
+    path is a run's `.log` or `.jsonl`. Where the `.jsonl` lies beside the `.log`, it is read instead: it has more
+    digits. Raises UserError for a file that is not there, is not such a log, or has no figures yet.
+    """
+    figures = [_figures(path, event) for event in _run_events(path) if event["event"] == "val"]
+    if not figures:
+        raise UserError(f"{path}: no VAL figures; give the log of a run that has finished an epoch")
+    return {name: [row[name] for row in figures] for name in COLUMNS}
+
+
+def aggressive_epochs(path):
+    """How many epochs of a run were aggressive; None where its log (as for `read_epochs`) tells of no end of that."""
+    return next((event["epoch"] + 1 for event in _run_events(path) if event["event"] == "aggressive phase ends"), None)
+
+
+def read_events(path):
+    """The events of a run's JSON lines, a list of dicts; raises UserError naming the file and line.
+
+    A last line that was cut short, because the run goes on or was killed, is left out.
+    """
+    text = _read_text(path)
+    lines = text.splitlines()
+    events = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            event = json.loads(line)
+            event["event"]
+        except (ValueError, TypeError, KeyError):
+            if events and number == len(lines) and not text.endswith("\n"):
+                break
+            raise UserError(f"{path}, line {number}: not an event; give the .jsonl file of a run") from None
+        events.append(event)
+    return events
+
+
+def _run_events(path):
+    """The events of a run, from its JSON lines if there are any, else from its text log."""
+    json_lines = Path(path).with_suffix(".jsonl")
+    return read_events(json_lines) if json_lines.is_file() else _text_events(path)
+
+
+def _text_events(path):
+    """The events that a text log tells of: `val` and `aggressive phase ends`, in order, as `read_events` has them.
+
+    The log does not number its validations: they are counted, one an epoch.
+    """
+    text = _read_text(path)
+    events, epoch = [], 0
+    for found in VAL_OR_STOP.finditer(text):
+        if found[0] == "STOP BURNING":
+            events.append({"event": "aggressive phase ends", "epoch": epoch})
+        elif found["figures"]:
+            figures = zip(("kl", "mi", "mi_agg", "kl_agg"), found.groups()[1:])
+            events.append({"event": "val", "epoch": epoch, **{name: float(x) for name, x in figures if x is not None}})
+            epoch += 1
+        elif "\n" in text[found.end():]:                # not a last line that was cut short
+            number = text[:found.start()].count("\n") + 1
+            raise UserError(f"{path}, line {number}: VAL without kl and mi; give the .log or .jsonl file of a run")
+    return events
+
+
+def _figures(path, event):
+    """The columns of one `val` event."""
+    try:
+        return {"epoch": event["epoch"], "kl": event["kl"], "mi": event["mi"],
+                "kl_agg": event.get("kl_agg", event["kl"] - event["mi"])}
+    except (KeyError, TypeError):
+        raise UserError(f"{path}: a val event without figures; give the .log or .jsonl file of a run") from None
+
+
+def _read_text(path):
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"{path}: no such log") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text; give the .log or .jsonl file of a run") from None
