@@ -1,6 +1,7 @@
 # make test   the whole test suite
 # make demo   collapse and its cure on synthetic data, in minutes
-# Both need only Python >= 3.10: they create .venv and install the pinned requirements there.
+# make figures   the pictures of the README, from toy runs of its own, into images/
+# They need only Python >= 3.10: each creates .venv and installs the pinned requirements there.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,8 +9,12 @@ RUN := $(VENV)/bin/python
 
 DEMO := --dataset synthetic --train_limit 4000 --epochs 4 --iw_nsamples 100 --test_nepoch 50 \
 	--overwrite --jobid 1
+DEMO_LOGS := logs/synthetic/synthetic_aggressive?_kls1.00_warm10_1_0_783435.jsonl
 
-.PHONY: test demo
+CLOUD := --plot_mode multiple --max_iterations 2000 --num_plot 200 --jobid 1 --overwrite
+PATH_OF_ONE := --plot_mode single --max_iterations 40 --jobid 1 --overwrite
+
+.PHONY: test demo figures
 
 test: $(VENV)/installed
 	$(RUN) -m pytest -q
@@ -18,7 +23,19 @@ demo: $(VENV)/installed
 	$(RUN) prepare_data.py --dataset synthetic --generate
 	$(RUN) text.py $(DEMO) --aggressive 0
 	$(RUN) text.py $(DEMO) --aggressive 1
-	$(RUN) plot_scripts/table.py logs/synthetic/synthetic_aggressive?_kls1.00_warm10_1_0_783435.jsonl
+	$(RUN) plot_scripts/table.py $(DEMO_LOGS)
+	$(RUN) plot_scripts/plot_runs.py $(DEMO_LOGS) --output plot_figure/demo.png
+
+figures: $(VENV)/installed
+	$(RUN) prepare_data.py --dataset synthetic --generate
+	$(RUN) toy.py --aggressive 0 $(CLOUD)
+	$(RUN) toy.py --aggressive 1 $(CLOUD)
+	$(RUN) toy.py --aggressive 0 $(PATH_OF_ONE)
+	$(RUN) toy.py --aggressive 1 $(PATH_OF_ONE)
+	$(RUN) plot_scripts/plot_multiple.py --aggressive 0 1 --iter 0 200 600 1200 2000 --output images/trajectory.png
+	$(RUN) plot_scripts/animate.py --aggressive 0 --id 3 --steps 1 30 --output images/basic_single.gif
+	$(RUN) plot_scripts/animate.py --aggressive 1 --id 3 --steps 1 30 --output images/aggr_single.gif
+	$(RUN) plot_scripts/draw_model.py --output images/model.png
 
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)

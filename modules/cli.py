@@ -91,12 +91,21 @@ def train_and_test(run_id, model, splits, recipe, args, config, description, obs
     """Train `model` (or go on training it), then evaluate its best weights on the test split.
 
     Files are `models/<dataset>/<run_id>.pt` and `logs/<dataset>/<run_id>.{log,jsonl}`. `observer` is the `Trainer`'s,
-    with a method `resume(iteration)` besides; with `max_iterations`, training may stop early, and is then not tested.
+    with methods `resume(iteration)` and `files()`, what earlier runs left in its place, besides; with
+    `max_iterations`, training may stop early, and is then not tested.
     Raises UserError if the files exist already and neither --resume nor --overwrite says what to do.
     """
     model_path = Path("models", args.dataset, f"{run_id}.pt")
     folder = Path("logs", args.dataset)
-    saved = _existing_state(model_path, folder, run_id, args, description)
+    saved = None
+    if args.resume:
+        saved = _saved_state(model_path, description)
+    else:
+        _make_room([model_path, state_path(model_path), folder / f"{run_id}.log", folder / f"{run_id}.jsonl"], args,
+                   "this run has been made before; --resume goes on with it, --overwrite starts it again, --jobid N "
+                   "gives this one another name")
+        _make_room(observer.files() if observer else [], args,
+                   "statistics of an earlier run; --overwrite replaces them, or move them to another place first")
     records = Records(folder, run_id)
     options = Options(aggressive=bool(args.aggressive), kl_start=args.kl_start, warm_up=args.warm_up,
                       epochs=config["epochs"], test_nepoch=config["test_nepoch"], nsamples=args.nsamples,
@@ -146,22 +155,22 @@ def plain_arguments(args):
     return {name: str(value) if isinstance(value, Path) else value for name, value in sorted(vars(args).items())}
 
 
-def _existing_state(model_path, folder, run_id, args, description):
-    """The state to resume from, or None for a fresh run, whose place must then be free."""
+def _saved_state(model_path, description):
+    """The state to resume from; raises UserError if there is none, or if it is another run's."""
     state = state_path(model_path)
-    if args.resume:
-        if not state.is_file():
-            raise UserError(f"{state}: nothing to resume; start the run without --resume")
-        saved = load_checkpoint(state, description["domain"])
-        _check_same_run(state, saved, description)
-        return saved
-    files = [model_path, state, folder / f"{run_id}.log", folder / f"{run_id}.jsonl"]
-    for path in files:
+    if not state.is_file():
+        raise UserError(f"{state}: nothing to resume; start the run without --resume")
+    saved = load_checkpoint(state, description["domain"])
+    _check_same_run(state, saved, description)
+    return saved
+
+
+def _make_room(paths, args, advice):
+    """Delete what is there with --overwrite; without it raise UserError with the advice."""
+    for path in paths:
         if path.exists() and not args.overwrite:
-            raise UserError(f"{path}: this run has been made before; --resume goes on with it, --overwrite starts it "
-                            "again, --jobid N gives this one another name")
+            raise UserError(f"{path}: {advice}")
         path.unlink(missing_ok=True)
-    return None
 
 
 def _check_same_run(path, saved, description):

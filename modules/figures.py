@@ -20,6 +20,13 @@ MODEL_AXIS = r"mean of the model posterior $p_\theta(z|x)$"
 INFERENCE_AXIS = r"mean of $q_\phi(z|x)$"
 
 
+def add_figure_flags(parser):
+    """The flags of every script that draws one figure."""
+    parser.add_argument("--format", choices=("pdf", "png"), default="pdf", help="of the figure")
+    parser.add_argument("--dpi", type=int, default=100, help="resolution of a png")
+    parser.add_argument("--output", type=Path, help="another place for the figure; its suffix is the format")
+
+
 def new_figure(rows=1, columns=1, size=3.0):
     """(figure, axes [rows, columns]) of square panels, `size` inches each."""
     return pyplot.subplots(rows, columns, figsize=(size * columns, size * rows), squeeze=False, sharex=True,
@@ -89,12 +96,18 @@ def between_steps(trajectory, first, last):
     return slice(max(0, chosen[0] - 1), chosen[-1] + 1)
 
 
-def saved_iterations(aggressive):
-    """The iterations of which there is a snapshot, in order; raises UserError if there is none."""
+def find_iterations(aggressive):
+    """The iterations of which there is a snapshot, in order."""
     pattern = snapshot_path(aggressive, "*")
-    found = sorted(int(re.search(r"iter(\d+)\.npz$", path.name).group(1))
-                   for path in pattern.parent.glob(pattern.name) if re.search(r"iter\d+\.npz$", path.name))
+    matches = [re.search(r"iter(\d+)\.npz$", path.name) for path in pattern.parent.glob(pattern.name)]
+    return sorted(int(match.group(1)) for match in matches if match)
+
+
+def saved_iterations(aggressive):
+    """`find_iterations`; raises UserError if there is none."""
+    found = find_iterations(aggressive)
     if not found:
+        pattern = snapshot_path(aggressive, "*")
         raise UserError(f"{pattern}: no statistics; `python toy.py --aggressive {aggressive} --plot_mode multiple` "
                         "writes them")
     return found
@@ -112,7 +125,10 @@ def load_snapshot(aggressive, iteration):
 def save_figure(figure, path, **options):
     """Write a figure atomically, in the format of its suffix, and say where."""
     path = Path(path)
+    kind = path.suffix[1:]
+    if kind not in figure.canvas.get_supported_filetypes():
+        raise UserError(f"{path}: the name of a figure ends with its format, .pdf or .png")
     with replacing(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:], **options)
+        figure.savefig(temporary, format=kind, **options)
     pyplot.close(figure)
     print(f"wrote {path}")

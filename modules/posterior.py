@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from modules.gaussian import log_standard_normal
 
 ROWS = 8192             # pairs of a sentence and a grid point that go through the decoder at a time
-COARSE = 8              # every so many grid points are evaluated first, to know what is negligible
+CHUNK = 512             # of these at a time meet the vocabulary: their logits stay in the processor's cache
+COARSE = 16             # every so many grid points are evaluated first, to know what is negligible
 NEGLIGIBLE = 25.0       # nats below a sentence's best point: 1e-11 of its mass
 SAFE_LOGIT = 80.0       # exp of it, summed over any vocabulary, is finite in float32
 
@@ -35,7 +36,7 @@ def _log_joint(decoder, x, grid, floor=None):
     word_gates = F.linear(decoder.embed(x), from_embedding, lstm.bias_ih_l0 + lstm.bias_hh_l0)   # [batch, time, 4 nh]
     latent_gates = grid @ from_latent.T                                                          # [points, 4 nh]
     start = decoder.trans_linear(grid)                                                           # [points, nh]
-    log_sum = _log_sum_exp(vocabulary)
+    log_sum = _log_sum_exp(vocabulary)                                                           # [rows, nh] -> [rows]
     targets = x.long()
     result = torch.full((len(x), len(grid)), -math.inf, dtype=grid.dtype, device=grid.device)
     for sentences in torch.arange(len(x), device=x.device).split(max(1, ROWS // len(grid))):
@@ -50,7 +51,7 @@ def _log_joint(decoder, x, grid, floor=None):
             gates = word_gates[:, t][sentence].add_(latent_gates[point]).addmm_(hidden, lstm.weight_hh_l0.T)
             hidden, cell = _lstm_cell(gates, cell)
             right = (hidden * vocabulary[targets[:, t + 1]][sentence]).sum(dim=1)
-            joint = joint + right - log_sum(hidden @ vocabulary.T)
+            joint = joint + right - torch.cat([log_sum(rows) for rows in hidden.split(CHUNK)])
         result[sentence, point] = joint
     return result
 
@@ -63,11 +64,11 @@ def _lstm_cell(gates, cell):
 
 
 def _log_sum_exp(vocabulary):
-    """log sum exp over the last dimension, the argument overwritten.
+    """The function from hidden states [rows, nh] to log sum exp over the vocabulary of their logits, [rows].
 
     Hidden states lie in (-1, 1), so no logit exceeds the largest L1 norm of a row of the vocabulary matrix. Where that
     cannot overflow, the search for each row's maximum is left out.
     """
     if vocabulary.abs().sum(dim=1).max() < SAFE_LOGIT:
-        return lambda logits: logits.exp_().sum(dim=-1).log()
-    return lambda logits: torch.logsumexp(logits, dim=-1)
+        return lambda hidden: (hidden @ vocabulary.T).exp_().sum(dim=1).log()
+    return lambda hidden: torch.logsumexp(hidden @ vocabulary.T, dim=1)

@@ -35,6 +35,11 @@ class Snapshots:
             write_statistics(snapshot_path(self.settings["aggressive"], iteration),
                              {**point, "iteration": iteration}, self.settings)
 
+    def files(self):
+        """What an earlier run of this kind has left."""
+        pattern = snapshot_path(self.settings["aggressive"], "*")
+        return sorted(pattern.parent.glob(pattern.name))
+
     def resume(self, iteration):
         """Nothing to forget: a snapshot is written again when its iteration comes again."""
 
@@ -60,6 +65,10 @@ class Trajectory:
         if half != "encoder":
             write_statistics(self.path, {name: np.array([p[name] for p in self.points]) for name in self.points[0]},
                              self.settings)
+
+    def files(self):
+        """What an earlier run of this kind has left."""
+        return [self.path]
 
     def resume(self, iteration):
         """Take up the file of the interrupted run, without what came after `iteration`."""

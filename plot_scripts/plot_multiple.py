@@ -1,7 +1,7 @@
 """The cloud of posterior means at some iterations of the toy study (paper, figures 1 and 2).
 
     python plot_scripts/plot_multiple.py --aggressive 1 --iter 2000         # one panel
-    python plot_scripts/plot_multiple.py --aggressive 1                     # a row of snapshots
+    python plot_scripts/plot_multiple.py                                    # a row of snapshots for each run there is
     python plot_scripts/plot_multiple.py --aggressive 0 1 --iter 0 200 2000 # two rows: plain above, aggressive below
 """
 
@@ -11,16 +11,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from modules import figures                                    # noqa: E402
-from modules.errors import Parser, run_command                 # noqa: E402
-
-PANELS = 5      # of a row, where --iter does not say which
+from modules.errors import Parser, UserError, run_command      # noqa: E402
 
 
 def main():
     args = parse_arguments()
-    iterations = args.iter or spread(figures.saved_iterations(args.aggressive[0]))
-    figure, axes = figures.new_figure(len(args.aggressive), len(iterations))
-    for row, aggressive in zip(axes, args.aggressive):
+    runs = args.aggressive or [run for run in (0, 1) if figures.find_iterations(run)] or [1]
+    iterations = args.iter or spread(common_iterations(runs), args.panels)
+    figure, axes = figures.new_figure(len(runs), len(iterations))
+    for row, aggressive in zip(axes, runs):
         for panel, iteration in zip(row, iterations):
             figures.prepare_axes(panel, args.axis)
             figures.draw_cloud(panel, figures.load_snapshot(aggressive, iteration))
@@ -29,35 +28,44 @@ def main():
         row[0].set_ylabel(f"{figures.NAMES[aggressive]}", fontsize=11)
     figure.supxlabel(figures.MODEL_AXIS, fontsize=10)
     figure.supylabel(figures.INFERENCE_AXIS, fontsize=10)
-    figures.save_figure(figure, args.output or default_path(args, iterations), dpi=args.dpi)
+    figures.save_figure(figure, args.output or default_path(runs, iterations, args.format), dpi=args.dpi)
 
 
-def spread(iterations):
-    """At most PANELS of the iterations, evenly spread, first and last among them."""
-    if len(iterations) <= PANELS:
+def common_iterations(runs):
+    """The iterations of which every run has a snapshot; raises UserError if there is none."""
+    common = set.intersection(*(set(figures.saved_iterations(run)) for run in runs))
+    if not common:
+        raise UserError("plot_data/multiple: the two runs have no iteration in common; choose one with --aggressive")
+    return sorted(common)
+
+
+def spread(iterations, panels):
+    """At most `panels` of the iterations, evenly spread, first and last among them."""
+    if len(iterations) <= panels:
         return iterations
-    return [iterations[round(i * (len(iterations) - 1) / (PANELS - 1))] for i in range(PANELS)]
+    return [iterations[round(i * (len(iterations) - 1) / (panels - 1))] for i in range(panels)]
 
 
-def default_path(args, iterations):
+def default_path(runs, iterations, suffix):
     """Where the figure goes if --output does not say."""
-    runs = "_".join(map(str, args.aggressive))
     when = iterations[0] if len(iterations) == 1 else "s"
-    return Path("plot_figure", "multiple", f"aggressive{runs}_iter{when}.{args.format}")
+    return Path("plot_figure", "multiple", f"aggressive{'_'.join(map(str, runs))}_iter{when}.{suffix}")
 
 
 def parse_arguments():
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--aggressive", type=int, choices=(0, 1), nargs="+", default=[1], help="one row for each")
-    parser.add_argument("--iter", type=int, nargs="+", help="iterations; without it, a row of what there is")
+    parser.add_argument("--aggressive", type=int, choices=(0, 1), nargs="+",
+                        help="one row for each (default: the runs of which there are statistics)")
+    parser.add_argument("--iter", type=int, nargs="+", help="iterations (default: evenly spread over what there is)")
+    parser.add_argument("--panels", type=int, default=5, help="of a row, at most, where --iter does not say which")
     parser.add_argument("--axis", type=float, nargs=2, default=[-3.0, 3.0], metavar=("LOW", "HIGH"),
                         help="range of both axes")
-    parser.add_argument("--format", choices=("pdf", "png"), default="pdf", help="of the figure")
-    parser.add_argument("--dpi", type=int, default=100, help="resolution of a png")
-    parser.add_argument("--output", type=Path, help="another place for the figure; its suffix is the format")
+    figures.add_figure_flags(parser)
     args = parser.parse_args()
     if args.axis[0] >= args.axis[1]:
         parser.error(f"--axis {args.axis[0]} {args.axis[1]}: the first must be below the second")
+    if args.panels < 2:
+        parser.error(f"--panels {args.panels}: a row has at least 2")
     return args
 
 

@@ -37,9 +37,7 @@ def parse_arguments():
                         help="outer iterations to show")
     parser.add_argument("--axis", type=float, nargs=2, metavar=("LOW", "HIGH"),
                         help="range of both axes (default: what the path needs)")
-    parser.add_argument("--format", choices=("pdf", "png"), default="pdf", help="of the figure")
-    parser.add_argument("--dpi", type=int, default=100, help="resolution of a png")
-    parser.add_argument("--output", type=Path, help="another place for the figure; its suffix is the format")
+    figures.add_figure_flags(parser)
     return parser.parse_args()
 
 

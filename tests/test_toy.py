@@ -105,8 +105,47 @@ def test_multiple_mode(workspace, call):
         ran = call(plot_script(script).main, *args, cwd=workspace)
         assert ran.returncode == 0, ran.stderr
         assert (workspace / ran.stdout.split()[-1]).stat().st_size > 1000
-    ran = call(plot_script("plot_multiple").main, "--iter", 2000, cwd=workspace)
-    assert ran.returncode == 2 and "0, 3, 6" in ran.stderr and ran.stderr.count("\n") == 1
+    for args, says in ((["--iter", 2000], "0, 3, 6"), (["--output", "cloud.xyz"], "cloud.xyz"), (["--panels", 1], "2")):
+        ran = call(plot_script("plot_multiple").main, *args, cwd=workspace)
+        assert ran.returncode == 2 and says in ran.stderr and ran.stderr.count("\n") == 1
+
+
+def test_two_runs_are_two_rows_of_the_snapshots_that_both_have(workspace, call, monkeypatch):
+    for aggressive, iterations in ((0, 5), (1, 9)):
+        assert call(toy.main, *ARGS, "--aggressive", aggressive, "--plot_niter", 1, "--max_iterations", iterations,
+                    cwd=workspace).returncode == 0
+    script = plot_script("plot_multiple")
+    drawn = []
+    monkeypatch.setattr(script.figures, "load_snapshot", lambda run, iteration: drawn.append((run, iteration)) or {
+        "model_mean": np.zeros(2), "inference_mean": np.zeros(2), "kl": 0.5, "mi": 0.25})
+    assert call(script.main, "--panels", 3, cwd=workspace).returncode == 0
+    assert drawn == [(run, iteration) for run in (0, 1) for iteration in (0, 2, 5)]
+
+
+def test_an_earlier_run_is_not_overwritten_by_accident(workspace, call):
+    """Snapshots have one name for all runs of a kind: another run needs --overwrite, and leaves none of the old."""
+    run = (*ARGS, "--plot_niter", 1)
+    assert call(toy.main, *run, "--max_iterations", 4, cwd=workspace).returncode == 0
+    before = snapshot_path(1, 2).read_bytes()
+    ran = call(toy.main, *run, "--max_iterations", 2, "--jobid", 1, cwd=workspace)
+    assert ran.returncode == 2 and "--overwrite" in ran.stderr and "iter0.npz" in ran.stderr
+    assert snapshot_path(1, 2).read_bytes() == before
+    assert call(toy.main, *run, "--max_iterations", 2, "--jobid", 1, "--overwrite", cwd=workspace).returncode == 0
+    assert [snapshot_path(1, i).exists() for i in range(5)] == [True, True, True, False, False]
+
+
+def test_runs_in_one_picture(workspace, call):
+    assert call(toy.main, *ARGS, "--max_iterations", 3, cwd=workspace).returncode == 0
+    (log,) = workspace.glob("logs/tiny/*.jsonl")
+    script = plot_script("plot_runs")
+    ran = call(script.main, log, log, "--format", "png", cwd=workspace)
+    assert ran.returncode == 0, ran.stderr
+    assert (workspace / "plot_figure" / "runs.png").stat().st_size > 1000
+    assert script.label(log, {"args": {"dataset": "ptb", "aggressive": 1, "kl_start": 0.1, "seed": 101}}) == (
+        "ptb aggressive, annealed (101)")
+    log.write_text(log.read_text().splitlines()[0] + "\n")
+    ran = call(script.main, log, cwd=workspace)
+    assert ran.returncode == 2 and log.name in ran.stderr and ran.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("script, args, says", [
