@@ -1,0 +1,142 @@
+"""The image decoder: an ungated PixelCNN that sees z at every pixel (paper, appendix; van den Oord et al. 2016)."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from modules.convolution import convolution, initialise
+
+REACH = 3       # a skip path leads from each layer's output to the input of the layer that many further on
+
+
+class PixelCNNDecoder(nn.Module):
+    """p(x|z) of binary images: a Bernoulli per pixel, given z and the pixels before it in raster order.
+
+    A linear map turns z into `latent_feature_map` planes; with the image they go through a `PixelCNN` of the kernel
+    sizes `dec_kernel_size` and the channels `dec_layers`. `img_size` is [1, height, width]. Parameter names
+    `z_transform`, `main` and what lies below them are those of the authors' files.
+    """
+
+    def __init__(self, nz, img_size, dec_kernel_size, dec_layers, latent_feature_map):
+        super().__init__()
+        check_config(img_size, dec_kernel_size, dec_layers, latent_feature_map)
+        self.planes = (latent_feature_map, *img_size[1:])
+        channels = dec_layers[0]
+        self.z_transform = nn.Sequential(nn.Linear(nz, latent_feature_map * img_size[1] * img_size[2]))
+        self.main = nn.Sequential(
+            PixelCNN(latent_feature_map, channels, dec_kernel_size), convolution(channels, channels, 1),
+            nn.BatchNorm2d(channels), nn.ELU(inplace=True), convolution(channels, 1, 1))
+        nn.init.xavier_uniform_(self.z_transform[0].weight)
+        nn.init.zeros_(self.z_transform[0].bias)
+
+    def reconstruction(self, x, z):
+        """-log p(x|z) in nats per image.
+
+        x: binary images [batch, 1, height, width]; z: [batch, nsamples, nz] -> [batch, nsamples].
+        """
+        x = x.unsqueeze(1).expand(-1, z.size(1), -1, -1, -1).flatten(0, 1)      # [batch * nsamples, 1, height, width]
+        logits = self.logits(x, z.flatten(0, 1))
+        pixels = F.binary_cross_entropy_with_logits(logits, x, reduction="none")
+        return pixels.sum(dim=(1, 2, 3)).view(z.shape[:2])
+
+    def logits(self, x, z):
+        """x: [n, 1, height, width], z: [n, nz] -> the logit of p(pixel = 1) of each pixel [n, 1, height, width]."""
+        planes = self.z_transform(z).view(-1, *self.planes)                     # [n, latent planes, height, width]
+        return self.main(torch.cat([x, planes], dim=1))
+
+
+def check_config(img_size, dec_kernel_size, dec_layers, latent_feature_map):
+    """Raise ValueError, with the first thing that is wrong, unless a PixelCNN can be made of these."""
+    if len(img_size) != 3 or img_size[0] != 1 or min(img_size) < 1:
+        raise ValueError(f"img_size must be [1, height, width], not {list(img_size)}")
+    if not dec_layers or len(dec_kernel_size) != len(dec_layers):
+        raise ValueError(f"dec_kernel_size and dec_layers must have an entry for each layer, one layer at least, but "
+                         f"have {len(dec_kernel_size)} and {len(dec_layers)}")
+    if any(size < 1 or size % 2 == 0 for size in dec_kernel_size):
+        raise ValueError(f"dec_kernel_size must hold odd sizes only, not {list(dec_kernel_size)}")
+    if len(set(dec_layers)) > 1 or dec_layers[0] < 2 or dec_layers[0] % 2:
+        raise ValueError(f"dec_layers must hold one even number of channels throughout, not {list(dec_layers)}")
+    if latent_feature_map < 1:
+        raise ValueError(f"latent_feature_map must be at least 1, not {latent_feature_map}")
+
+
+class PixelCNN(nn.Module):
+    """A masked-A layer, then masked-B bottleneck blocks, with skip paths that jump over two layers.
+
+    From the fourth layer on, layer i also receives the output of layer i - 3 through a bottleneck block of its own; the
+    third-last output reaches the end the same way. That block has the kernel size of layer i - 2.
+    """
+
+    def __init__(self, latent_planes, channels, kernel_sizes):
+        super().__init__()
+        first, *others = kernel_sizes
+        self.main = nn.ModuleList([FirstLayer(latent_planes, channels, first)])
+        self.main.extend(Bottleneck(channels, size) for size in others)
+        self.direct_connects = nn.ModuleList(Bottleneck(channels, size) for size in others[:-1])
+
+    def forward(self, x):
+        """x: image and latent planes [n, 1 + planes, height, width] -> [n, channels, height, width]."""
+        outputs = []
+        for i, layer in enumerate(self.main):
+            outputs.append(x := layer(self._with_skip(x, outputs, i)))
+        return self._with_skip(x, outputs, len(self.main))
+
+    def _with_skip(self, x, outputs, i):
+        """What layer i receives (the end, if there is none): x, and by its skip path the output of layer i - 3."""
+        return x + self.direct_connects[i - REACH](outputs[i - REACH]) if i >= REACH else x
+
+
+class FirstLayer(nn.Module):
+    """Masked-A convolution of the image and a whole one of the latent planes; batch norm, ELU."""
+
+    def __init__(self, latent_planes, channels, kernel_size):
+        super().__init__()
+        self.main = nn.Sequential(
+            MaskedConv2d(1 + latent_planes, channels, kernel_size, masked_channels=1, sees_centre=False),
+            nn.BatchNorm2d(channels), nn.ELU(inplace=True))
+
+    def forward(self, x):
+        return self.main(x)
+
+
+class Bottleneck(nn.Module):
+    """Residual block with half the channels inside: 1x1, masked-B k x k, 1x1; batch norm after each, ELU between."""
+
+    def __init__(self, channels, kernel_size):
+        super().__init__()
+        half = channels // 2
+        self.main = nn.Sequential(
+            convolution(channels, half, 1), nn.BatchNorm2d(half), nn.ELU(inplace=True),
+            MaskedConv2d(half, half, kernel_size, masked_channels=half, sees_centre=True),
+            nn.BatchNorm2d(half), nn.ELU(inplace=True),
+            convolution(half, channels, 1), nn.BatchNorm2d(channels))
+
+    def forward(self, x):
+        return F.elu(self.main(x) + x, inplace=True)
+
+
+class MaskedConv2d(nn.Conv2d):
+    """A convolution that, of its first `masked_channels`, sees only what comes before a pixel in raster order.
+
+    The pixel itself is seen if `sees_centre` (mask B; else mask A). The weights are stored for the whole kernel, as in
+    the authors' files, with the mask beside them; whatever is loaded, what the mask hides is zero.
+    """
+
+    def __init__(self, in_channels, out_channels, kernel_size, masked_channels, sees_centre):
+        super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
+        initialise(self)
+        self.masked_channels, self.sees_centre = masked_channels, sees_centre
+        self.register_buffer("mask", torch.ones_like(self.weight))
+        self.register_load_state_dict_post_hook(lambda module, incompatible_keys: module.hide())
+        self.hide()
+
+    def forward(self, x):
+        return F.conv2d(x, self.weight * self.mask, padding=self.padding)
+
+    @torch.no_grad()
+    def hide(self):
+        """Set the mask, and to zero the weights that it hides."""
+        position = torch.arange(self.mask[0, 0].numel()).view(self.kernel_size)             # in raster order
+        hidden = position >= len(position)**2 // 2 + self.sees_centre
+        self.mask.fill_(1)[:, :self.masked_channels, hidden] = 0
+        self.weight *= self.mask
