@@ -1,16 +1,36 @@
-"""The convolutions of the image models: no bias (batch norm follows) and the published initialisation."""
+"""The convolution of the image models."""
 
 import math
 
+import torch.nn.functional as F
 from torch import nn
 
 
-def convolution(in_channels, out_channels, kernel_size, **options):
-    """A `torch.nn.Conv2d` without bias, initialised as published."""
-    return initialise(nn.Conv2d(in_channels, out_channels, kernel_size, bias=False, **options))
+class Convolution(nn.Conv2d):
+    """A convolution without bias, computed in the precision of its input.
 
+    The weights start from N(0, sqrt(2 / (kernel height * kernel width * output channels))) (He et al. 2015).
+    """
 
-def initialise(layer):
-    """Weights from N(0, sqrt(2 / (kernel height * kernel width * output channels))) (He et al. 2015); returns layer."""
-    nn.init.normal_(layer.weight, std=math.sqrt(2 / (math.prod(layer.kernel_size) * layer.out_channels)))
-    return layer
+    def __init__(self, in_channels, out_channels, kernel_size, **options):
+        super().__init__(in_channels, out_channels, kernel_size, bias=False, **options)
+        nn.init.normal_(self.weight, std=math.sqrt(2 / (math.prod(self.kernel_size) * out_channels)))
+
+    def kernel(self):
+        """The weights that `convolve` takes."""
+        return self.weight
+
+    def convolve(self, x, kernel, bias=None):
+        return F.conv2d(x, kernel, bias, self.stride, self.padding)
+
+    def forward(self, x):
+        return self.convolve(x, self.kernel().to(x.dtype))
+
+    def normalised(self, x, norm):
+        """`norm(self(x))`; in evaluation, when batch norm is a fixed linear map, as one convolution."""
+        return norm(self(x)) if norm.training else self.convolve(x, *self.folded(norm))
+
+    def folded(self, norm):
+        """Kernel and bias [out] of the convolution that does what this one and then `norm` do in evaluation."""
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        return self.kernel() * scale.view(-1, 1, 1, 1), norm.bias - norm.running_mean * scale

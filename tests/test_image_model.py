@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from modules.decoders.pixelcnn import MaskedConv2d, PixelCNNDecoder
+from modules.decoders.pixelcnn import MaskedConvolution, PixelCNNDecoder
 from modules.encoders.resnet import ResNetEncoder
 from modules.training.loop import Options, Trainer
 from modules.training.recipe import IMAGE
@@ -31,9 +31,8 @@ def random_weights(module, seed=0):
     return module
 
 
-def make_decoder(kernels, img_size=(1, 6, 5), channels=4, planes=2, **options):
-    torch.manual_seed(0)
-    decoder = PixelCNNDecoder(NZ, list(img_size), kernels, [channels] * len(kernels), planes, **options)
+def make_decoder(kernels, img_size=(1, 6, 5), channels=4, dtype=torch.float64):
+    decoder = PixelCNNDecoder(NZ, list(img_size), kernels, [channels] * len(kernels), 2, train_dtype=dtype)
     return random_weights(decoder).double()
 
 
@@ -132,7 +131,7 @@ def test_the_decoder_is_the_plain_one(kernels, training):
 @pytest.mark.parametrize("size", [1, 3, 5, 7])
 @pytest.mark.parametrize("height, width", [(1, 1), (2, 9), (8, 5)])
 def test_masked_convolution_is_the_plain_one(size, sees_centre, height, width):
-    layer = MaskedConv2d(4, 6, size, masked_channels=3, sees_centre=sees_centre).double()
+    layer = MaskedConvolution(4, 6, size, masked_channels=3, sees_centre=sees_centre).double()
     x = torch.randn(2, 4, height, width, dtype=torch.float64, requires_grad=True)
     got, expected = layer(x), plain_masked_convolution(x, layer.weight, size, 3, "B" if sees_centre else "A")
     torch.testing.assert_close(got, expected)
@@ -173,6 +172,26 @@ def test_z_is_seen_at_every_pixel():
     for logit in decoder.logits(x, z[0]).flatten():
         gradient, = torch.autograd.grad(logit, z, retain_graph=True)
         assert (gradient != 0).all()
+
+
+def test_bf16_is_near_in_training_and_not_used_in_evaluation():
+    torch.manual_seed(0)
+    precise = PixelCNNDecoder(NZ, [1, 8, 8], [7, 5, 3, 3, 3], [16] * 5, 2)
+    rough = PixelCNNDecoder(NZ, [1, 8, 8], [7, 5, 3, 3, 3], [16] * 5, 2, train_dtype=torch.bfloat16)
+    rough.load_state_dict(precise.state_dict())
+    x, z = (tensor.float() for tensor in make_batch((1, 8, 8), batch=8))
+    results = []
+    for decoder in (precise, rough):
+        draws = z.clone().requires_grad_()
+        nll = decoder.train().reconstruction(x, draws)
+        nll.mean().backward()
+        assert nll.dtype == torch.float32
+        results.append((nll.detach(), draws.grad, *(p.grad for p in decoder.parameters())))
+    torch.testing.assert_close(results[1][0], results[0][0], rtol=0.01, atol=0)
+    for got, expected in zip(results[1], results[0]):
+        assert got.dtype == torch.float32 and (got - expected).norm() < 0.1 * expected.norm()
+    rough.load_state_dict(precise.state_dict())
+    torch.testing.assert_close(rough.eval().reconstruction(x, z), precise.eval().reconstruction(x, z))
 
 
 # ---------------------------------------------------------------------- freezing

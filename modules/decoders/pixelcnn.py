@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modules.convolution import convolution, initialise
+from modules.convolution import Convolution
 
 REACH = 3       # a skip path leads from each layer's output to the input of the layer that many further on
 
@@ -14,18 +14,20 @@ class PixelCNNDecoder(nn.Module):
 
     A linear map turns z into `latent_feature_map` planes; with the image they go through a `PixelCNN` of the kernel
     sizes `dec_kernel_size` and the channels `dec_layers`. `img_size` is [1, height, width]. Parameter names
-    `z_transform`, `main` and what lies below them are those of the authors' files.
+    `z_transform`, `main` and what lies below them are those of the authors' files. `train_dtype` is the precision of
+    the PixelCNN while training; evaluation always uses the parameters' own.
     """
 
-    def __init__(self, nz, img_size, dec_kernel_size, dec_layers, latent_feature_map):
+    def __init__(self, nz, img_size, dec_kernel_size, dec_layers, latent_feature_map, train_dtype=torch.float32):
         super().__init__()
         check_config(img_size, dec_kernel_size, dec_layers, latent_feature_map)
         self.planes = (latent_feature_map, *img_size[1:])
         channels = dec_layers[0]
         self.z_transform = nn.Sequential(nn.Linear(nz, latent_feature_map * img_size[1] * img_size[2]))
         self.main = nn.Sequential(
-            PixelCNN(latent_feature_map, channels, dec_kernel_size), convolution(channels, channels, 1),
-            nn.BatchNorm2d(channels), nn.ELU(inplace=True), convolution(channels, 1, 1))
+            PixelCNN(latent_feature_map, channels, dec_kernel_size), Convolution(channels, channels, 1),
+            nn.BatchNorm2d(channels), nn.ELU(inplace=True), Convolution(channels, 1, 1))
+        self.train_dtype = train_dtype
         nn.init.xavier_uniform_(self.z_transform[0].weight)
         nn.init.zeros_(self.z_transform[0].bias)
 
@@ -41,8 +43,11 @@ class PixelCNNDecoder(nn.Module):
 
     def logits(self, x, z):
         """x: [n, 1, height, width], z: [n, nz] -> the logit of p(pixel = 1) of each pixel [n, 1, height, width]."""
+        pixelcnn, convolution, norm, elu, last = self.main
         planes = self.z_transform(z).view(-1, *self.planes)                     # [n, latent planes, height, width]
-        return self.main(torch.cat([x, planes], dim=1))
+        seen = torch.cat([x, planes], dim=1).to(self.train_dtype if self.training else planes.dtype)
+        features = pixelcnn(seen.contiguous(memory_format=torch.channels_last))
+        return last(elu(convolution.normalised(features, norm))).to(planes.dtype)
 
 
 def check_config(img_size, dec_kernel_size, dec_layers, latent_feature_map):
@@ -92,11 +97,12 @@ class FirstLayer(nn.Module):
     def __init__(self, latent_planes, channels, kernel_size):
         super().__init__()
         self.main = nn.Sequential(
-            MaskedConv2d(1 + latent_planes, channels, kernel_size, masked_channels=1, sees_centre=False),
+            MaskedConvolution(1 + latent_planes, channels, kernel_size, masked_channels=1, sees_centre=False),
             nn.BatchNorm2d(channels), nn.ELU(inplace=True))
 
     def forward(self, x):
-        return self.main(x)
+        masked, norm, elu = self.main
+        return elu(masked.normalised(x, norm))
 
 
 class Bottleneck(nn.Module):
@@ -106,32 +112,32 @@ class Bottleneck(nn.Module):
         super().__init__()
         half = channels // 2
         self.main = nn.Sequential(
-            convolution(channels, half, 1), nn.BatchNorm2d(half), nn.ELU(inplace=True),
-            MaskedConv2d(half, half, kernel_size, masked_channels=half, sees_centre=True),
+            Convolution(channels, half, 1), nn.BatchNorm2d(half), nn.ELU(inplace=True),
+            MaskedConvolution(half, half, kernel_size, masked_channels=half, sees_centre=True),
             nn.BatchNorm2d(half), nn.ELU(inplace=True),
-            convolution(half, channels, 1), nn.BatchNorm2d(channels))
+            Convolution(half, channels, 1), nn.BatchNorm2d(channels))
 
     def forward(self, x):
-        return F.elu(self.main(x) + x, inplace=True)
+        narrow, narrow_norm, elu, masked, masked_norm, _, widen, widen_norm = self.main
+        hidden = elu(narrow.normalised(x, narrow_norm))
+        hidden = elu(masked.normalised(hidden, masked_norm))
+        return elu(widen.normalised(hidden, widen_norm).add_(x))
 
 
-class MaskedConv2d(nn.Conv2d):
+class MaskedConvolution(Convolution):
     """A convolution that, of its first `masked_channels`, sees only what comes before a pixel in raster order.
 
     The pixel itself is seen if `sees_centre` (mask B; else mask A). The weights are stored for the whole kernel, as in
-    the authors' files, with the mask beside them; whatever is loaded, what the mask hides is zero.
+    the authors' files, with the mask beside them; whatever is loaded, what the mask hides is zero. Rows of the kernel
+    that are hidden from every channel are not computed.
     """
 
     def __init__(self, in_channels, out_channels, kernel_size, masked_channels, sees_centre):
-        super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
-        initialise(self)
+        super().__init__(in_channels, out_channels, kernel_size)
         self.masked_channels, self.sees_centre = masked_channels, sees_centre
         self.register_buffer("mask", torch.ones_like(self.weight))
         self.register_load_state_dict_post_hook(lambda module, incompatible_keys: module.hide())
         self.hide()
-
-    def forward(self, x):
-        return F.conv2d(x, self.weight * self.mask, padding=self.padding)
 
     @torch.no_grad()
     def hide(self):
@@ -140,3 +146,15 @@ class MaskedConv2d(nn.Conv2d):
         hidden = position >= len(position)**2 // 2 + self.sees_centre
         self.mask.fill_(1)[:, :self.masked_channels, hidden] = 0
         self.weight *= self.mask
+
+    def kernel(self):
+        """[out, in, rows down to the last one that is seen, columns]; the gradient, too, stops at the mask."""
+        size = len(self.mask[0, 0])
+        rows = size // 2 + 1 if self.masked_channels == self.in_channels else size
+        return (self.weight * self.mask)[:, :, :rows]
+
+    def convolve(self, x, kernel, bias=None):
+        rows, columns = kernel.shape[2:]
+        above, beside = columns // 2, columns // 2
+        padded = F.pad(x, (0, 0, above, rows - 1 - above))
+        return F.conv2d(padded, kernel, bias, padding=(0, beside))

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import nn
 
-from modules.convolution import convolution
+from modules.convolution import Convolution
 from modules.encoders.gaussian import GaussianEncoder
 
 FEATURES = 512      # what the linear map to mean and log-variance sees of an image
@@ -24,7 +24,7 @@ class ResNetEncoder(GaussianEncoder):
                              f"{list(img_size)} with blocks {list(enc_layers)}")
         for _ in enc_layers:
             height, width = (height + 1) // 2, (width + 1) // 2                     # 28 -> 14 -> 7 -> 4
-        self.main = nn.Sequential(ResNet(channels, enc_layers), convolution(enc_layers[-1], FEATURES, (height, width)),
+        self.main = nn.Sequential(ResNet(channels, enc_layers), Convolution(enc_layers[-1], FEATURES, (height, width)),
                                   nn.BatchNorm2d(FEATURES), nn.ELU(inplace=True))
         self.linear = nn.Linear(FEATURES, 2 * nz)
         nn.init.xavier_uniform_(self.linear.weight)
@@ -51,11 +51,11 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, in_channels, out_channels):
         super().__init__()
-        self.conv1 = convolution(in_channels, out_channels, 3, stride=2, padding=1)
+        self.conv1 = Convolution(in_channels, out_channels, 3, stride=2, padding=1)
         self.bn1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = convolution(out_channels, out_channels, 3, padding=1)
+        self.conv2 = Convolution(out_channels, out_channels, 3, padding=1)
         self.bn2 = nn.BatchNorm2d(out_channels)
-        self.downsample = nn.Sequential(convolution(in_channels, out_channels, 1, stride=2),
+        self.downsample = nn.Sequential(Convolution(in_channels, out_channels, 1, stride=2),
                                         nn.BatchNorm2d(out_channels))
 
     def forward(self, x):
