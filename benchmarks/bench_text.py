@@ -25,7 +25,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import namedtuple
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,20 +34,15 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.contest import compare, make_trainer, project_rows, textbook_runs  # noqa: E402
 from benchmarks.textbook import TextbookVAE, textbook_read, textbook_step  # noqa: E402
 from modules.data.text import Corpus, TextSplit, read_corpus  # noqa: E402
-from modules.metrics import evaluation_mode, importance_weighted_nll  # noqa: E402
 from modules.text import build_vae  # noqa: E402
-from modules.training.aggressive import optimise_encoder  # noqa: E402
-from modules.training.loop import Options, Trainer  # noqa: E402
 from modules.training.recipe import TEXT  # noqa: E402
 
 DROPOUT = 0.5
 RECIPE = replace(TEXT, lr=1e-3)     # all stay near the weights that they start with
-TURN = 0.1                  # seconds that one contestant computes before the next has its turn, at least one step
 BATCHES = 4                 # different ones
-IW_ROWS = 2048              # pairs of an x and a z at once, as text.py's default
-PEAK_SIZE = 2048            # of the square matrices whose product gives the rate "of peak"
 DOCUMENTS, WORDS, VOCABULARY = 100_000, 78, 20_000      # of the made-up corpus; <s> and </s> come on top
 TEXTBOOK_NAMES = {"encoder.embed": "enc_embed", "encoder.lstm": "enc_lstm", "encoder.linear": "enc_linear",
                   "decoder.embed": "dec_embed", "decoder.trans_linear": "dec_trans", "decoder.lstm": "dec_lstm",
@@ -81,9 +75,6 @@ SIZES = {
     "yahoo": Size(vocab=20_000, ni=512, nh=1024, nz=32, batch=32, length=81, iw_sentences=2, iw_samples=50),
 }
 
-# One line of the table: what is timed against which textbook contestant, and its FLOPs (LSTMs, vocabulary).
-Row = namedtuple("Row", "name baseline precision flops run")
-
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -105,98 +96,12 @@ def compare_training(name, size, seconds):
     split = TextSplit(made_up_corpus(size, BATCHES * size.batch), size.batch)
     few = TextSplit(made_up_corpus(size, size.iw_sentences), size.batch)
     check_agreement(size, next(iter(split))[:4])
-    textbook = textbook_runs(size, [x.long() for x in split], next(iter(few)).long())
-    rows = project_rows(size, split, few)
-    peaks = {"float32": partial(square_product, torch.float32), "bf16": partial(square_product, torch.bfloat16)}
-    times = take_turns({**textbook, **peaks, **{row.name: row.run for row in rows}}, seconds)
-    rates = {precision: 2 * PEAK_SIZE**3 / times[precision] for precision in peaks}
-    print(f"\n{name}: vocabulary {size.vocab}, ni {size.ni}, nh {size.nh}, nz {size.nz}, batch {size.batch} x "
-          f"{size.length}; torch.mm reaches {rates['float32'] / 1e9:.0f} GFLOP/s, in bf16 {rates['bf16'] / 1e9:.0f}")
-    print(f"{'median ms':42}{'textbook':>10}{'ours':>10}{'ratio':>8}{'of peak':>9}")
-    for row in rows:
-        lstm, vocabulary = row.flops
-        ideal = lstm / rates["float32"] + vocabulary / rates[row.precision]
-        plain, ours = times[row.baseline], times[row.name]
-        print(f"{row.name:42}{1e3 * plain:10.2f}{1e3 * ours:10.2f}{plain / ours:8.2f}{ideal / ours:9.0%}")
-
-
-def textbook_runs(size, batches, sentences):
-    """What the textbook does: {contestant: run}, where run(count) takes `count` steps."""
-    model = textbook_model(size, DROPOUT)
-    outer = torch.optim.SGD(model.parameters(), lr=RECIPE.lr)
-    inner = torch.optim.SGD(model.encoder_parameters(), lr=RECIPE.lr)
-
-    def steps(optimiser, count):
-        for i in range(count):
-            textbook_step(model, optimiser, batches[i % BATCHES], 1.0, RECIPE.clip_norm)
-
-    @torch.no_grad()
-    def likelihood(count):
-        with evaluation_mode(model):
-            for _ in range(count):
-                for sentence in sentences.split(1):
-                    model.iw_nll(sentence, size.iw_samples)
-
-    return {"outer": partial(steps, outer), "inner": partial(steps, inner), "iw": likelihood}
-
-
-def project_rows(size, split, few):
-    """What this project does: the lines of the table."""
-    rows = []
-    for precision in ("float32", "bf16"):
-        trainer = project_trainer(size, split, "joint", precision, DROPOUT)
-        rows.append(Row(f"outer step, {precision}", "outer", precision, size.flops(3, 3),
-                        partial(outer_steps, trainer)))
-    for precision in ("float32", "bf16"):
-        for clip in ("joint", "encoder"):
-            trainer = project_trainer(size, split, clip, precision, DROPOUT)
-            rows.append(Row(f"inner step, --inner_clip {clip}, {precision}", "inner", precision,
-                            size.flops(3, 3 if clip == "joint" else 2), partial(inner_steps, trainer)))
-    encoding, decoding = size.flops(1, 0, size.iw_sentences), size.flops(0, 1, size.iw_sentences * size.iw_samples)
-    rows.append(Row(f"IW-NLL, {size.iw_sentences} sentences, {size.iw_samples} samples", "iw", "float32",
-                    [sum(parts) for parts in zip(encoding, decoding)], partial(likelihood, trainer.model, few, size)))
-    return rows
-
-
-def outer_steps(trainer, count):
-    for i in range(count):
-        trainer.outer_iteration(trainer.splits["train"].batch(range(BATCHES), i % BATCHES))
-
-
-def inner_steps(trainer, count):
-    split = trainer.splits["train"]
-    with trainer._only_encoder_gradients():
-        optimise_encoder(lambda x: trainer.encoder_step(x, 1.0), split.batch([0], 0),
-                         lambda: split.random_batch(trainer.generator), split.units, count, count)
-
-
-def likelihood(model, split, size, count):
-    for _ in range(count):
-        importance_weighted_nll(model, split, size.iw_samples, IW_ROWS, seed=0)
-
-
-def square_product(dtype, count):
-    a, b = torch.ones(2, PEAK_SIZE, PEAK_SIZE, dtype=dtype)
-    for _ in range(count):
-        a @ b
-
-
-def take_turns(contestants, seconds):
-    """Median seconds of one step of each: {name: run}, where run(count) takes `count` steps -> {name: seconds}."""
-    warm = {name: min(seconds_per_step(run, 1) for _ in range(2)) for name, run in contestants.items()}
-    counts = {name: max(1, round(TURN / warm[name])) for name in contestants}
-    times = {name: [] for name in contestants}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[name]) < 2:
-        for name, run in contestants.items():
-            times[name].append(seconds_per_step(run, counts[name]))
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def seconds_per_step(run, count):
-    start = time.perf_counter()
-    run(count)
-    return (time.perf_counter() - start) / count
+    textbook = textbook_runs(textbook_model(size, DROPOUT), partial(torch.optim.SGD, lr=RECIPE.lr), RECIPE.clip_norm,
+                             [x.long() for x in split], next(iter(few)).long(), size.iw_samples)
+    rows = project_rows(lambda clip, precision: project_trainer(size, split, clip, precision, DROPOUT), size.flops, few,
+                        size.iw_samples)
+    compare(f"{name}: vocabulary {size.vocab}, ni {size.ni}, nh {size.nh}, nz {size.nz}, batch {size.batch} x "
+            f"{size.length}", textbook, rows, seconds)
 
 
 # ---------------------------------------------------------------------- the same problem for both
@@ -230,10 +135,7 @@ def project_trainer(size, split, clip, precision, dropout, recipe=RECIPE):
     config = {"nz": size.nz, "ni": size.ni, "enc_nh": size.nh, "dec_nh": size.nh, "dec_dropout_in": dropout,
               "dec_dropout_out": dropout}
     model = build_vae(config, range(size.vocab), precision)
-    options = Options(aggressive=False, kl_start=1.0, warm_up=0, epochs=1, test_nepoch=1, nsamples=1, inner_clip=clip,
-                      momentum=0.0, save_every=0.0, seed=0)
-    return Trainer(model.train(), {"train": split}, recipe, options, records=None, model_path="unused",
-                   description={})
+    return make_trainer(model, split, recipe, clip)
 
 
 def textbook_model(size, dropout):

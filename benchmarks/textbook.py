@@ -8,7 +8,30 @@ import torch.nn.functional as F
 from torch import nn
 
 
-class TextbookVAE(nn.Module):
+class TextbookELBO(nn.Module):
+    """The ELBO and the importance-weighted likelihood of a model that offers `encode` and `reconstruction`."""
+
+    def loss(self, x, kl_weight):
+        """[batch] reconstruction + kl_weight * KL, in nats per sentence or image"""
+        mean, logvar = self.encode(x)
+        z = mean + torch.randn_like(mean) * (0.5 * logvar).exp()
+        kl = 0.5 * (mean.pow(2) + logvar.exp() - logvar - 1).sum(-1)
+        return self.reconstruction(x, z) + kl_weight * kl
+
+    def iw_nll(self, x, nsamples, chunk=50):
+        """Importance-weighted -log p(x) of one x [1, ...], encoding it anew for every chunk of samples."""
+        weights = []
+        for _ in range(0, nsamples, chunk):
+            mean, logvar = self.encode(x)
+            noise = torch.randn(chunk, mean.size(-1))
+            z = mean + noise * (0.5 * logvar).exp()
+            log_ratio = -0.5 * (z.pow(2) - noise.pow(2) - logvar).sum(-1)
+            weights.append(log_ratio - self.reconstruction(x.expand(chunk, *x.shape[1:]), z))
+        weights = torch.cat(weights)
+        return -(torch.logsumexp(weights, 0) - torch.log(torch.tensor(float(len(weights)))))
+
+
+class TextbookVAE(TextbookELBO):
     """LSTM encoder and decoder with the sizes and dropout of the project's text VAE."""
 
     def __init__(self, vocab, nz, ni, nh, dropout=0.5):
@@ -42,25 +65,6 @@ class TextbookVAE(nn.Module):
         logits = self.dec_pred(self.dropout(hidden))
         loss = F.cross_entropy(logits.reshape(-1, logits.size(-1)), target.reshape(-1), reduction="none")
         return loss.view(target.shape).sum(-1)
-
-    def loss(self, x, kl_weight):
-        """[batch] reconstruction + kl_weight * KL, in nats per sentence"""
-        mean, logvar = self.encode(x)
-        z = mean + torch.randn_like(mean) * (0.5 * logvar).exp()
-        kl = 0.5 * (mean.pow(2) + logvar.exp() - logvar - 1).sum(-1)
-        return self.reconstruction(x, z) + kl_weight * kl
-
-    def iw_nll(self, x, nsamples, chunk=50):
-        """Importance-weighted -log p(x) of one sentence [1, time], encoding it anew for every chunk of samples."""
-        weights = []
-        for _ in range(0, nsamples, chunk):
-            mean, logvar = self.encode(x)
-            noise = torch.randn(chunk, mean.size(-1))
-            z = mean + noise * (0.5 * logvar).exp()
-            log_ratio = -0.5 * (z.pow(2) - noise.pow(2) - logvar).sum(-1)
-            weights.append(log_ratio - self.reconstruction(x.expand(chunk, -1), z))
-        weights = torch.cat(weights)
-        return -(torch.logsumexp(weights, 0) - torch.log(torch.tensor(float(len(weights)))))
 
 
 def textbook_step(model, optimiser, x, kl_weight=1.0, max_norm=5.0):

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.textbook_image import TextbookImageVAE
 from modules.decoders.pixelcnn import MaskedConvolution, PixelCNNDecoder
 from modules.encoders.resnet import ResNetEncoder
 from modules.training.loop import Options, Trainer
@@ -192,6 +193,37 @@ def test_bf16_is_near_in_training_and_not_used_in_evaluation():
         assert got.dtype == torch.float32 and (got - expected).norm() < 0.1 * expected.norm()
     rough.load_state_dict(precise.state_dict())
     torch.testing.assert_close(rough.eval().reconstruction(x, z), precise.eval().reconstruction(x, z))
+
+
+# ---------------------------------------------------------------------- sampling
+
+@pytest.mark.parametrize("img_size", [(1, 6, 5), (1, 3, 8), (1, 1, 1)], ids=str)
+@pytest.mark.parametrize("kernels", ARCHITECTURES, ids=str)
+def test_samples_are_those_of_a_whole_pass_for_each_pixel(kernels, img_size):
+    decoder = make_decoder(kernels, img_size).eval()
+    textbook = TextbookImageVAE(NZ, *img_size[1:], [4], kernels, channels=4, planes=2).double().eval()
+    textbook.decoder.load_state_dict(decoder.state_dict())
+    z = make_batch(batch=7)[1][:, 0]
+    images, probabilities = decoder.sample(z, torch.Generator().manual_seed(5))
+    uniform = torch.rand(img_size[1] * img_size[2], 7, dtype=z.dtype, generator=torch.Generator().manual_seed(5))
+    expected, expected_probabilities = textbook.sample(z, uniform)
+    assert torch.equal(images, expected) and images.shape == (7, *img_size)
+    torch.testing.assert_close(probabilities, expected_probabilities)
+    log_p = torch.xlogy(images, probabilities) + torch.xlogy(1 - images, 1 - probabilities)
+    torch.testing.assert_close(decoder.reconstruction(images, z.unsqueeze(1))[:, 0], -log_p.sum((1, 2, 3)))
+
+
+def test_samples_follow_the_generator_and_show_progress():
+    decoder, z, rows = make_decoder([3, 3]), torch.randn(30, NZ, dtype=torch.float64), []
+    decoder.train()
+    before = {name: value.clone() for name, value in decoder.state_dict().items()}
+    first, again, other = (decoder.sample(z, torch.Generator().manual_seed(seed),
+                                          lambda iterable: (rows.append(row) or row for row in iterable))
+                           for seed in (1, 1, 2))
+    assert torch.equal(first[0], again[0]) and not torch.equal(first[0], other[0])
+    assert rows == 3 * list(range(6))
+    torch.testing.assert_close(decoder.state_dict(), before)            # batch norm as in evaluation, whatever the mode
+    assert torch.equal(decoder.eval().sample(z, torch.Generator().manual_seed(1))[1], first[1])
 
 
 # ---------------------------------------------------------------------- freezing

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from modules.convolution import Convolution
+from modules.decoders import pixelcnn_sampler
 
 REACH = 3       # a skip path leads from each layer's output to the input of the layer that many further on
 
@@ -49,6 +50,14 @@ class PixelCNNDecoder(nn.Module):
         features = pixelcnn(seen.contiguous(memory_format=torch.channels_last))
         return last(elu(convolution.normalised(features, norm))).to(planes.dtype)
 
+    def sample(self, z, generator=None, progress=lambda rows: rows):
+        """Draw an image from p(x|z) for each z [n, nz]: images and probabilities, both [n, 1, height, width].
+
+        The random numbers come from the CPU `generator`, whatever the device; `progress` wraps the rows.
+        """
+        uniform = torch.rand(self.planes[1] * self.planes[2], len(z), dtype=z.dtype, generator=generator)
+        return pixelcnn_sampler.sample(self, z, uniform.to(z.device), progress)
+
 
 def check_config(img_size, dec_kernel_size, dec_layers, latent_feature_map):
     """Raise ValueError, with the first thing that is wrong, unless a PixelCNN can be made of these."""
@@ -81,14 +90,15 @@ class PixelCNN(nn.Module):
 
     def forward(self, x):
         """x: image and latent planes [n, 1 + planes, height, width] -> [n, channels, height, width]."""
-        outputs = []
-        for i, layer in enumerate(self.main):
-            outputs.append(x := layer(self._with_skip(x, outputs, i)))
-        return self._with_skip(x, outputs, len(self.main))
+        return self.through(x, self.main, self.direct_connects)
 
-    def _with_skip(self, x, outputs, i):
-        """What layer i receives (the end, if there is none): x, and by its skip path the output of layer i - 3."""
-        return x + self.direct_connects[i - REACH](outputs[i - REACH]) if i >= REACH else x
+    @staticmethod
+    def through(x, layers, skips):
+        """Send x through the layers, and along the skip paths between them."""
+        outputs = []
+        for i, layer in enumerate(layers):
+            outputs.append(x := layer(x if i < REACH else x + skips[i - REACH](outputs[i - REACH])))
+        return x if len(layers) < REACH else x + skips[-1](outputs[-REACH])
 
 
 class FirstLayer(nn.Module):
@@ -133,7 +143,7 @@ class MaskedConvolution(Convolution):
     """
 
     def __init__(self, in_channels, out_channels, kernel_size, masked_channels, sees_centre):
-        super().__init__(in_channels, out_channels, kernel_size)
+        super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
         self.masked_channels, self.sees_centre = masked_channels, sees_centre
         self.register_buffer("mask", torch.ones_like(self.weight))
         self.register_load_state_dict_post_hook(lambda module, incompatible_keys: module.hide())
@@ -154,7 +164,6 @@ class MaskedConvolution(Convolution):
         return (self.weight * self.mask)[:, :, :rows]
 
     def convolve(self, x, kernel, bias=None):
-        rows, columns = kernel.shape[2:]
-        above, beside = columns // 2, columns // 2
-        padded = F.pad(x, (0, 0, above, rows - 1 - above))
-        return F.conv2d(padded, kernel, bias, padding=(0, beside))
+        above, beside = self.padding
+        below = kernel.size(2) - 1 - above                                      # none where hidden rows are left out
+        return F.conv2d(F.pad(x, (0, 0, above, below)), kernel, bias, padding=(0, beside))
