@@ -46,7 +46,6 @@ def evaluate(args):
 def parse_arguments():
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", required=True, help="synthetic, yahoo, yelp, ptb, or a name with a config")
-    parser.add_argument("--train_limit", type=cli.COUNT, help="read only this many training sentences")
     cli.add_shared_flags(parser)
     add_flags(parser, text.KEYS)
     return cli.finish_arguments(parser, parser.parse_args())

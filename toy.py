@@ -60,7 +60,6 @@ def parse_arguments():
     toy.add_argument("--max_iterations", type=cli.COUNT,
                      help=f"stop after that many outer iterations (default: {SINGLE_ITERATIONS} in single mode, else none)")
     parser.add_argument("--dataset", default="synthetic", help="a text data set with a config")
-    parser.add_argument("--train_limit", type=cli.COUNT, help="read only this many training sentences")
     cli.add_shared_flags(parser)
     add_flags(parser, text.KEYS)
     parser.set_defaults(nz=1)

@@ -39,6 +39,7 @@ def add_shared_flags(parser):
     """The flags of every training script, each default standing here alone."""
     train = parser.add_argument_group("training")
     train.add_argument("--aggressive", type=int, choices=(0, 1), default=0, help="1: aggressive encoder training")
+    train.add_argument("--train_limit", type=COUNT, help="read only this many training sentences or images")
     train.add_argument("--warm_up", type=NATURAL, default=10, help="epochs over which the KL weight grows to 1")
     train.add_argument("--kl_start", type=WEIGHT, default=1.0, help="KL weight at the start")
     train.add_argument("--nsamples", type=COUNT, default=1, help="draws of z per x in training")

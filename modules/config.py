@@ -29,6 +29,18 @@ def whole(low):
     return _named(check, f"whole number >= {low}")
 
 
+def wholes(low):
+    """A checker for lists of whole numbers of at least `low`, given as a list or as text with commas."""
+    one = whole(low)
+
+    def check(value):
+        values = value.split(",") if isinstance(value, str) else value
+        if not isinstance(values, (list, tuple)) or not values:
+            raise ValueError(f"must be a list of whole numbers, not {value!r}")
+        return [one(part) for part in values]
+    return _named(check, f"whole numbers >= {low} with commas between them")
+
+
 def fraction(value):
     """A number at least 0 and below 1."""
     if isinstance(value, bool) or not 0 <= float(value) < 1:

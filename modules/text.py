@@ -7,6 +7,7 @@ from modules.config import Key, fraction, one_of, text, whole, yes_no
 from modules.data.text import TextSplit, Vocabulary, read_corpus
 from modules.decoders.lstm import LSTMDecoder
 from modules.encoders.lstm import LSTMEncoder
+from modules.precision import PRECISIONS
 from modules.vae import VAE
 
 KEYS = {
@@ -27,7 +28,6 @@ KEYS = {
     "label": Key(yes_no, "whether a line is label<TAB>text", False),
     "vocab_limit": Key(whole(1), "keep only that many of the most frequent words (default: all)", None),
 }
-PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
 def set_up(args, config, device):

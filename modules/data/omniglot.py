@@ -17,13 +17,13 @@ import scipy.io
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from modules.data.images import NAMES, check_images
 from modules.data.unpack import naming_damage, trusted_zip_members
 from modules.errors import UserError
 
 SIZE = 28               # pixels, of an image as the models see it
 ORIGINAL_SIZE = 105     # pixels, of an original drawing
 ARCHIVE_LIMIT = 2**28   # bytes the images of one archive may take; the real ones take 5 million
-NAMES = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,10 @@ def load_tensors(path):
 
 def check_tensors(splits):
     """Raise ValueError, with the first thing that is wrong, unless `splits` are Omniglot's three tensors."""
-    if not isinstance(splits, (list, tuple)) or len(splits) != len(NAMES):
-        raise ValueError(f"not a list of {len(NAMES)} tensors (train, validation, test)")
+    check_images(splits)
     for name, images in zip(NAMES, splits):
-        if not isinstance(images, torch.Tensor) or not images.is_floating_point() or images.layout != torch.strided:
-            raise ValueError(f"the {name} images are not a dense float tensor")
-        if images.dim() != 4 or tuple(images.shape[1:]) != (1, SIZE, SIZE) or len(images) == 0:
-            raise ValueError(f"the {name} images have shape {list(images.shape)}, not [n > 0, 1, {SIZE}, {SIZE}]")
-        if not ((images >= 0) & (images <= 1)).all():   # false for NaN too
-            raise ValueError(f"some {name} pixels are not in [0, 1]")
+        if tuple(images.shape[2:]) != (SIZE, SIZE):
+            raise ValueError(f"the {name} images have shape {list(images.shape)}, not [n, 1, {SIZE}, {SIZE}]")
         if name != "train" and not ((images == 0) | (images == 1)).all():
             raise ValueError(f"some {name} pixels are neither 0 nor 1")
 

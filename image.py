@@ -1,0 +1,140 @@
+"""Train an image VAE, plain or with aggressive encoder training, evaluate it, and draw images from it.
+
+    python prepare_data.py --dataset omniglot
+    python image.py --dataset omniglot --aggressive 1 --warm_up 10 --kl_start 0.1
+    python image.py --dataset omniglot --eval --load_path models/omniglot/<id>.pt
+    python image.py --dataset omniglot --sample_from models/omniglot/<id>.pt
+    python image.py --dataset omniglot --sample_from models/omniglot/<id>.pt --reconstruct 50
+
+The run's settings come from config/config_<dataset>.py; every key there is a flag here.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from modules import cli, image
+from modules.config import add_flags, load_config
+from modules.errors import Parser, UserError, run_command
+from modules.training.checkpoint import load_checkpoint
+from modules.training.recipe import IMAGE
+from modules.training.records import Printer
+
+SAMPLE_COLUMNS = 20     # of the grid of samples from the prior
+PAIR_COLUMNS = 5        # of the grid of originals, each beside its reconstruction
+
+
+def main():
+    args = parse_arguments()
+    torch.manual_seed(args.seed)
+    if args.eval:
+        evaluate(args)
+    elif args.sample_from:
+        draw(args)
+    else:
+        train(args)
+
+
+def train(args):
+    """Train on the dataset of `args`, then test the best model."""
+    config = load_config(args.dataset, image.KEYS, vars(args))
+    model, splits, description = image.set_up(args, config, cli.device())
+    cli.train_and_test(run_name(args), model, splits, IMAGE, args, config, description)
+
+
+def evaluate(args):
+    """Print the test figures of a saved model; its sizes come from its file."""
+    content = load_checkpoint(args.load_path, "image")
+    config = load_config(args.dataset, image.KEYS, vars(args))
+    device = cli.device()
+    model = image.model_from_checkpoint(content).to(device)
+    cli.test(model, image.load_test_split({**config, "img_size": content["config"]["img_size"]}, device), args,
+             Printer())
+
+
+def draw(args):
+    """Draw from a saved model: from the prior, reconstructions of test images, or points between two of them."""
+    content = load_checkpoint(args.sample_from, "image")
+    model = image.model_from_checkpoint(content).to(cli.device()).eval()
+    if args.reconstruct:
+        draw_reconstructions(args, model, content["config"])
+    elif args.interpolate:
+        draw_interpolations(args, model, content["config"])
+    else:
+        z = torch.randn(args.num_samples, content["config"]["nz"])
+        images, probabilities = sample(args, model, z)
+        image.save_grid(images, SAMPLE_COLUMNS, grid_path(args, "sample"))
+        image.save_grid(probabilities, SAMPLE_COLUMNS, grid_path(args, "probability"))
+
+
+@torch.no_grad()
+def draw_reconstructions(args, model, config):
+    """Test images, each beside a sample of p(x|z) with z the mean of q(z|x)."""
+    originals = first_test_images(args, config, args.reconstruct)
+    images, _ = sample(args, model, model.encoder(originals.to(cli.device()))[0])
+    pairs = torch.stack([originals, images.cpu()], dim=1).flatten(0, 1)
+    image.save_grid(pairs, 2 * PAIR_COLUMNS, grid_path(args, "reconstruction"))
+
+
+@torch.no_grad()
+def draw_interpolations(args, model, config):
+    """A row for each pair of test images: samples of p(x|z) with z on the line between their posterior means."""
+    originals = first_test_images(args, config, 2 * args.interpolate)
+    mean, _ = model.encoder(originals.to(cli.device()))
+    images, _ = sample(args, model, image.interpolate(mean[::2], mean[1::2], args.steps))
+    between = images.cpu().view(args.interpolate, args.steps, *images.shape[1:])
+    rows = torch.cat([originals[::2].unsqueeze(1), between, originals[1::2].unsqueeze(1)], dim=1)
+    image.save_grid(rows.flatten(0, 1), args.steps + 2, grid_path(args, "interpolation"))
+
+
+def first_test_images(args, config, count):
+    """The first `count` test images, binary, [count, 1, height, width]; raises UserError if there are fewer."""
+    split = image.load_test_split({**config, "batch_size": count}, "cpu")
+    if split.size < count:
+        raise UserError(f"{config['data_file']}: {split.size} test images, but {count} are needed")
+    return next(iter(split))
+
+
+def sample(args, model, z):
+    """Images and probabilities from p(x|z), [n, 1, height, width] both, with a progress bar."""
+    generator = torch.Generator().manual_seed(args.seed)
+    return model.decoder.sample(z.to(cli.device()), generator,
+                                lambda rows: tqdm(rows, desc="rows", leave=False, disable=not sys.stderr.isatty()))
+
+
+def grid_path(args, kind):
+    """Where a grid of images goes."""
+    return Path("samples", f"{args.sample_from.stem}_{kind}.png")
+
+
+def run_name(args):
+    """What the name of an image run's files says of it."""
+    return (f"{args.dataset}_aggressive{args.aggressive}_ns{args.nsamples}_kls{args.kl_start:.1f}_warm{args.warm_up}_"
+            f"{args.jobid}_{args.taskid}_{args.seed}")
+
+
+def parse_arguments():
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", required=True, help="omniglot, omniglot_small, or a name with a config")
+    cli.add_shared_flags(parser)
+    add_flags(parser, image.KEYS)
+    group = parser.add_argument_group("drawing, into samples/")
+    group.add_argument("--sample_from", type=Path, help="draw images from this saved model")
+    group.add_argument("--num_samples", type=cli.COUNT, default=400, help="images from the prior")
+    group.add_argument("--reconstruct", type=cli.COUNT, metavar="N", help="instead, N test images and reconstructions")
+    group.add_argument("--interpolate", type=cli.COUNT, metavar="N", help="instead, lines between N pairs of test images")
+    group.add_argument("--steps", type=cli.COUNT, default=9, help="points of such a line, its ends included")
+    args = cli.finish_arguments(parser, parser.parse_args())
+    if args.eval and args.sample_from:
+        parser.error("--eval and --sample_from exclude each other")
+    if (args.reconstruct or args.interpolate) and not args.sample_from:
+        parser.error("--reconstruct and --interpolate need the model of --sample_from")
+    if args.reconstruct and args.interpolate:
+        parser.error("--reconstruct and --interpolate exclude each other")
+    return args
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,111 @@
+"""Image files, and splits of them that yield batches of binary images on the device."""
+
+import zipfile
+
+import numpy as np
+import torch
+
+from modules.errors import UserError
+
+NAMES = ("train", "validation", "test")
+BINARISATION_SEED = 783435      # of validation and test images that are grey: binarised once, alike in every run
+FORMAT = "a file of three arrays, training, validation and test images [n, 1, height, width] with values in [0, 1]"
+
+
+def load_images(path):
+    """Read a `.pt` (a list of three tensors) or `.npz` (three arrays) of images, without unpickling anything.
+
+    The arrays of an `.npz` are called train, validation and test, or have no names and stand in this order. Returns
+    three float32 tensors [n, 1, height, width]. Raises UserError, naming the file, for anything else.
+    """
+    try:
+        splits = _read_npz(path) if str(path).endswith(".npz") else torch.load(path, "cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; `python prepare_data.py` fetches the known data sets, and data_file in "
+                        "the config says where this one is expected") from None
+    except Exception as error:      # a broken file makes torch.load raise almost anything
+        raise UserError(f"{path}: cannot be loaded safely; the images must be {FORMAT}") from error
+    try:
+        check_images(splits)
+    except (ValueError, RuntimeError) as error:     # RuntimeError: tensors that cannot be computed with
+        raise UserError(f"{path}: {error}; the images must be {FORMAT}") from error
+    return [images.float() for images in splits]
+
+
+def _read_npz(path):
+    """The three arrays of an `.npz` as a list of float tensors; raises ValueError or KeyError if there are others."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            names = NAMES if set(arrays.files) == set(NAMES) else [f"arr_{i}" for i in range(len(arrays.files))]
+            return [torch.from_numpy(np.asarray(arrays[name], dtype=np.float32)) for name in names]
+    except zipfile.BadZipFile as error:
+        raise ValueError(str(error)) from error
+
+
+def check_images(splits):
+    """Raise ValueError, with the first thing that is wrong, unless `splits` are three tensors of images."""
+    if not isinstance(splits, (list, tuple)) or len(splits) != len(NAMES):
+        raise ValueError(f"not a list of {len(NAMES)} tensors ({', '.join(NAMES)})")
+    for name, images in zip(NAMES, splits):
+        if not isinstance(images, torch.Tensor) or not images.is_floating_point() or images.layout != torch.strided:
+            raise ValueError(f"the {name} images are not a dense float tensor")
+        if images.dim() != 4 or images.size(1) != 1 or images.numel() == 0:
+            raise ValueError(f"the {name} images have shape {list(images.shape)}, not [n > 0, 1, height, width]")
+        if images.shape[2:] != splits[0].shape[2:]:
+            raise ValueError(f"the {name} images are of another size than the training images")
+        if not ((images >= 0) & (images <= 1)).all():   # false for NaN too
+            raise ValueError(f"some {name} pixels are not in [0, 1]")
+
+
+class ImageSplit:
+    """Images binarised once, on the device, in consecutive batches: for validation and test.
+
+    A pixel becomes 1 with the probability that is its grey value, so binary images stay what they are.
+    """
+
+    unit = "image"
+
+    def __init__(self, images, batch_size, device="cpu"):
+        self.size = len(images)
+        generator = torch.Generator().manual_seed(BINARISATION_SEED)
+        self._batches = torch.bernoulli(images, generator=generator).to(device).split(batch_size)
+        self.num_batches = len(self._batches)
+
+    def __iter__(self):
+        return iter(self._batches)
+
+    @staticmethod
+    def units(batch):
+        """How many images the batch holds."""
+        return len(batch)
+
+
+class TrainingImages:
+    """Grey images on the device, of which every batch is shuffled and binarised anew each time it is drawn.
+
+    The binarisation takes its random numbers from the device's own generator, whose state a checkpoint keeps.
+    """
+
+    unit = "image"
+    units = staticmethod(ImageSplit.units)
+
+    def __init__(self, images, batch_size, device="cpu"):
+        if len(images) < 2:
+            raise ValueError("batch norm needs at least 2 training images")
+        self.size, self.batch_size, self.images = len(images), batch_size, images.to(device)
+        self.num_batches = -(-(self.size - 1) // batch_size)    # batch norm can't take a last batch of one: left out
+
+    def order(self, generator):
+        """The order of one epoch: a permutation of the images, int64 [size]."""
+        return torch.randperm(self.size, generator=generator)
+
+    def batch(self, order, i):
+        """Batch number i of an epoch in that order: binary images [batch, 1, height, width]."""
+        return self._draw(order[i * self.batch_size:(i + 1) * self.batch_size])
+
+    def random_batch(self, generator):
+        """A fresh batch of images drawn uniformly at random with replacement, for the inner loop."""
+        return self._draw(torch.randint(self.size, (self.batch_size,), generator=generator))
+
+    def _draw(self, indices):
+        return torch.bernoulli(self.images[indices.to(self.images.device, non_blocking=True)])

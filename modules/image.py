@@ -1,0 +1,101 @@
+"""What `image.py` builds from: the keys of an image config, the splits, the model, and grids of pictures."""
+
+import numpy as np
+import torch
+from PIL import Image
+
+from modules.cli import plain_arguments
+from modules.config import Key, text, whole, wholes
+from modules.data.images import ImageSplit, TrainingImages, load_images
+from modules.decoders.pixelcnn import PixelCNNDecoder
+from modules.encoders.resnet import ResNetEncoder
+from modules.errors import UserError
+from modules.files import replacing
+from modules.precision import PRECISIONS
+from modules.vae import VAE
+
+KEYS = {
+    "img_size": Key(wholes(1), "channels (1), height and width of an image"),
+    "nz": Key(whole(1), "dimensions of z"),
+    "enc_layers": Key(wholes(1), "channels of the encoder's residual blocks"),
+    "dec_kernel_size": Key(wholes(1), "kernel size of the decoder's layers, odd, the first one's first"),
+    "dec_layers": Key(wholes(1), "channels of the decoder's layers"),
+    "latent_feature_map": Key(whole(1), "planes of the image's size that z becomes in the decoder"),
+    "batch_size": Key(whole(2), "images in a batch"),
+    "epochs": Key(whole(1), "epochs, at most"),
+    "test_nepoch": Key(whole(1), "epochs between two evaluations on the test split"),
+    "data_file": Key(text, "a .pt or .npz file of training, validation and test images"),
+}
+GAP = 2         # pixels between two pictures of a grid
+SCALE = 2       # pixels of the file for a pixel of an image, each way
+
+
+def set_up(args, config, device):
+    """What a run starts from: (VAE, splits, what a saved model says of itself)."""
+    splits = load_splits(config, device, args.train_limit)
+    model = build_vae(config, args.precision).to(device)
+    description = {"domain": "image", "dataset": args.dataset, "config": config,
+                   "training_data": [splits["train"].size, splits["train"].num_batches],
+                   "args": plain_arguments(args)}
+    return model, splits, description
+
+
+def load_splits(config, device, train_limit=None):
+    """Read the images of a config: {"train": TrainingImages, "val", "test": ImageSplit}."""
+    train, val, test = _load(config)
+    try:
+        return {"train": TrainingImages(train[:train_limit], config["batch_size"], device),
+                "val": ImageSplit(val, config["batch_size"], device),
+                "test": ImageSplit(test, config["batch_size"], device)}
+    except ValueError as error:
+        raise UserError(f"{config['data_file']}: {error}") from None
+
+
+def load_test_split(config, device):
+    """Read the test images of a config."""
+    return ImageSplit(_load(config)[2], config["batch_size"], device)
+
+
+def _load(config):
+    splits = load_images(config["data_file"])
+    if list(splits[0].shape[1:]) != config["img_size"]:
+        raise UserError(f"{config['data_file']}: the images have size {list(splits[0].shape[1:])}, but img_size says "
+                        f"{config['img_size']}; change it in the config")
+    return splits
+
+
+def build_vae(config, precision="float32"):
+    """An image VAE with the published initialisation; raises UserError if no model can be made of the config."""
+    try:
+        encoder = ResNetEncoder(config["nz"], config["img_size"], config["enc_layers"])
+        decoder = PixelCNNDecoder(config["nz"], config["img_size"], config["dec_kernel_size"], config["dec_layers"],
+                                  config["latent_feature_map"], PRECISIONS[precision])
+    except ValueError as error:
+        raise UserError(f"config: {error}") from None
+    return VAE(encoder, decoder)
+
+
+def model_from_checkpoint(content):
+    """The VAE of a loaded image checkpoint."""
+    model = build_vae(content["config"])
+    model.load_state_dict(content["model"])
+    return model
+
+
+def interpolate(start, end, steps):
+    """Points on the straight lines from start to end, both [n, nz], ends included: [n * steps, nz], line by line."""
+    weights = torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device).view(1, steps, 1)
+    return torch.lerp(start.unsqueeze(1), end.unsqueeze(1), weights).flatten(0, 1)
+
+
+def save_grid(images, columns, path):
+    """Write images [n, 1, height, width], values in [0, 1], as one PNG, row by row; 1 is black, atomically."""
+    n, _, height, width = images.shape
+    rows = -(-n // columns)
+    canvas = np.full((rows, height + GAP, columns, width + GAP), 200, dtype=np.uint8)       # light grey between them
+    for i, picture in enumerate((255 * (1 - images[:, 0])).round().to(torch.uint8).cpu().numpy()):
+        canvas[i // columns, :height, i % columns, :width] = picture
+    pixels = canvas.reshape(rows * (height + GAP), columns * (width + GAP))[:-GAP, :-GAP]
+    with replacing(path) as temporary:
+        Image.fromarray(pixels.repeat(SCALE, axis=0).repeat(SCALE, axis=1)).save(temporary, format="png")
+    print(f"wrote {path}")
