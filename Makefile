@@ -32,7 +32,8 @@ figures: $(VENV)/installed
 	$(RUN) toy.py --aggressive 1 $(CLOUD)
 	$(RUN) toy.py --aggressive 0 $(PATH_OF_ONE)
 	$(RUN) toy.py --aggressive 1 $(PATH_OF_ONE)
-	$(RUN) plot_scripts/plot_multiple.py --aggressive 0 1 --iter 0 200 600 1200 2000 --output images/trajectory.png
+	$(RUN) plot_scripts/plot_multiple.py --aggressive 0 1 --iter 0 200 600 1200 2000 --dpi 120 \
+		--output images/trajectory.png
 	$(RUN) plot_scripts/animate.py --aggressive 0 --id 3 --steps 1 30 --output images/basic_single.gif
 	$(RUN) plot_scripts/animate.py --aggressive 1 --id 3 --steps 1 30 --output images/aggr_single.gif
 	$(RUN) plot_scripts/draw_model.py --output images/model.png

@@ -18,14 +18,14 @@ def main():
     args = parse_arguments()
     runs = args.aggressive or [run for run in (0, 1) if figures.find_iterations(run)] or [1]
     iterations = args.iter or spread(common_iterations(runs), args.panels)
-    figure, axes = figures.new_figure(len(runs), len(iterations))
+    figure, axes = figures.new_figure(len(runs), len(iterations), size=2.4)
     for row, aggressive in zip(axes, runs):
         for panel, iteration in zip(row, iterations):
             figures.prepare_axes(panel, args.axis)
             figures.draw_cloud(panel, figures.load_snapshot(aggressive, iteration))
-            if row is axes[0]:
-                panel.set_title(f"iteration {iteration}", fontsize=10)
-        row[0].set_ylabel(f"{figures.NAMES[aggressive]}", fontsize=11)
+        row[0].set_ylabel(figures.NAMES[aggressive], fontsize=11)
+    for panel, iteration in zip(axes[0], iterations):
+        panel.set_title(f"iteration {iteration}", fontsize=11)
     figure.supxlabel(figures.MODEL_AXIS, fontsize=10)
     figure.supylabel(figures.INFERENCE_AXIS, fontsize=10)
     figures.save_figure(figure, args.output or default_path(runs, iterations, args.format), dpi=args.dpi)

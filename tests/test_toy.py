@@ -115,11 +115,16 @@ def test_two_runs_are_two_rows_of_the_snapshots_that_both_have(workspace, call, 
         assert call(toy.main, *ARGS, "--aggressive", aggressive, "--plot_niter", 1, "--max_iterations", iterations,
                     cwd=workspace).returncode == 0
     script = plot_script("plot_multiple")
-    drawn = []
+    drawn, saved = [], []
+    monkeypatch.setattr(script.figures, "save_figure", lambda figure, *_, **__: saved.append(figure))
     monkeypatch.setattr(script.figures, "load_snapshot", lambda run, iteration: drawn.append((run, iteration)) or {
         "model_mean": np.zeros(2), "inference_mean": np.zeros(2), "kl": 0.5, "mi": 0.25})
     assert call(script.main, "--panels", 3, cwd=workspace).returncode == 0
     assert drawn == [(run, iteration) for run in (0, 1) for iteration in (0, 2, 5)]
+    panels = saved[0].axes
+    assert [panel.get_title() for panel in panels] == ["iteration 0", "iteration 2", "iteration 5", "", "", ""]
+    assert [panel.get_ylabel() for panel in panels] == ["plain", "", "", "aggressive", "", ""]
+    assert all(panel.texts[0].get_text() == "KL 0.50\nMI 0.25" for panel in panels)
 
 
 def test_an_earlier_run_is_not_overwritten_by_accident(workspace, call):
