@@ -18,7 +18,7 @@ from tqdm import tqdm
 from modules import cli, image
 from modules.config import add_flags, load_config
 from modules.errors import Parser, UserError, run_command
-from modules.training.checkpoint import load_checkpoint
+from modules.gaussian import interpolate
 from modules.training.recipe import IMAGE
 from modules.training.records import Printer
 
@@ -46,24 +46,21 @@ def train(args):
 
 def evaluate(args):
     """Print the test figures of a saved model; its sizes come from its file."""
-    content = load_checkpoint(args.load_path, "image")
+    model, its_config = image.load_model(args.load_path, args)
     config = load_config(args.dataset, image.KEYS, vars(args))
-    device = cli.device()
-    model = image.model_from_checkpoint(content).to(device)
-    cli.test(model, image.load_test_split({**config, "img_size": content["config"]["img_size"]}, device), args,
-             Printer())
+    split = image.load_test_split({**config, "img_size": its_config["img_size"]}, cli.device())
+    cli.test(model, split, args, Printer())
 
 
 def draw(args):
     """Draw from a saved model: from the prior, reconstructions of test images, or points between two of them."""
-    content = load_checkpoint(args.sample_from, "image")
-    model = image.model_from_checkpoint(content).to(cli.device()).eval()
+    model, config = image.load_model(args.sample_from, args)
     if args.reconstruct:
-        draw_reconstructions(args, model, content["config"])
+        draw_reconstructions(args, model, config)
     elif args.interpolate:
-        draw_interpolations(args, model, content["config"])
+        draw_interpolations(args, model, config)
     else:
-        z = torch.randn(args.num_samples, content["config"]["nz"])
+        z = torch.randn(args.num_samples, config["nz"])
         images, probabilities = sample(args, model, z)
         image.save_grid(images, SAMPLE_COLUMNS, grid_path(args, "sample"))
         image.save_grid(probabilities, SAMPLE_COLUMNS, grid_path(args, "probability"))
@@ -83,7 +80,7 @@ def draw_interpolations(args, model, config):
     """A row for each pair of test images: samples of p(x|z) with z on the line between their posterior means."""
     originals = first_test_images(args, config, 2 * args.interpolate)
     mean, _ = model.encoder(originals.to(cli.device()))
-    images, _ = sample(args, model, image.interpolate(mean[::2], mean[1::2], args.steps))
+    images, _ = sample(args, model, interpolate(mean[::2], mean[1::2], args.steps))
     between = images.cpu().view(args.interpolate, args.steps, *images.shape[1:])
     rows = torch.cat([originals[::2].unsqueeze(1), between, originals[1::2].unsqueeze(1)], dim=1)
     image.save_grid(rows.flatten(0, 1), args.steps + 2, grid_path(args, "interpolation"))

@@ -1,19 +1,20 @@
-"""Train a text VAE, plain or with aggressive encoder training, and evaluate it.
+"""Train a text VAE, plain or with aggressive encoder training, evaluate it, and generate sentences from it.
 
     python prepare_data.py --dataset yahoo
     python text.py --dataset yahoo --aggressive 1 --warm_up 10 --kl_start 0.1
     python text.py --dataset yahoo --aggressive 1 --warm_up 10 --kl_start 0.1 --resume
     python text.py --dataset yahoo --eval --load_path models/yahoo/<id>.pt
+    python text.py --dataset yahoo --decode_from models/yahoo/<id>.pt --decoding_strategy beam
+    python text.py --dataset yahoo --decode_from models/yahoo/<id>.pt --decode_input sentences.txt
 
 The run's settings come from config/config_<dataset>.py; every key there is a flag here.
 """
 
 import torch
 
-from modules import cli, text
+from modules import cli, decoding, text
 from modules.config import add_flags, load_config
 from modules.errors import Parser, run_command
-from modules.training.checkpoint import load_checkpoint
 from modules.training.recipe import TEXT
 from modules.training.records import Printer
 
@@ -23,6 +24,10 @@ def main():
     torch.manual_seed(args.seed)
     if args.eval:
         evaluate(args)
+    elif args.decode_from:
+        decoding.decode(args, *text.load_model(args.decode_from, args))
+    elif args.encode:
+        decoding.encode(args, *text.load_model(args.load_path, args))
     else:
         train(args)
 
@@ -36,11 +41,9 @@ def train(args):
 
 def evaluate(args):
     """Print the test figures of a saved model; its vocabulary and sizes come from its file."""
-    content = load_checkpoint(args.load_path, "text")
+    model, vocabulary, _ = text.load_model(args.load_path, args)
     config = load_config(args.dataset, text.KEYS, vars(args))
-    device = cli.device()
-    model, vocabulary = text.model_from_checkpoint(content)
-    cli.test(model.to(device), text.load_split(config, "test", vocabulary, device), args, Printer())
+    cli.test(model, text.load_split(config, "test", vocabulary, cli.device()), args, Printer())
 
 
 def parse_arguments():
@@ -48,7 +51,10 @@ def parse_arguments():
     parser.add_argument("--dataset", required=True, help="synthetic, yahoo, yelp, ptb, or a name with a config")
     cli.add_shared_flags(parser)
     add_flags(parser, text.KEYS)
-    return cli.finish_arguments(parser, parser.parse_args())
+    decoding.add_flags(parser)
+    args = cli.finish_arguments(parser, parser.parse_args())
+    decoding.check_flags(parser, args)
+    return args
 
 
 if __name__ == "__main__":

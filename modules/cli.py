@@ -32,7 +32,9 @@ def checked(convert, condition, requirement):
 COUNT = checked(int, lambda n: n >= 1, "whole number of at least 1")
 NATURAL = checked(int, lambda n: n >= 0, "whole number of at least 0")
 NON_NEGATIVE = checked(float, lambda x: 0 <= x < float("inf"), "number of at least 0")
+POSITIVE = checked(float, lambda x: 0 < x < float("inf"), "number above 0")
 WEIGHT = checked(float, lambda x: 0 <= x <= 1, "number between 0 and 1")
+SHARE = checked(float, lambda x: 0 < x <= 1, "number above 0 and at most 1")
 
 
 def add_shared_flags(parser):
@@ -70,8 +72,11 @@ def finish_arguments(parser, args):
     """Settle what several flags decide together: the seed, and that --eval has its model."""
     if args.seed is None:
         args.seed = SEEDS[args.taskid]
-    if args.eval != (args.load_path is not None):
-        parser.error("--eval and --load_path go together")
+    encode = getattr(args, "encode", None)      # a flag of text.py
+    if args.eval and encode:
+        parser.error("--eval and --encode exclude each other")
+    if bool(args.eval or encode) != bool(args.load_path):
+        parser.error("--eval and --load_path go together" + (", as do --encode and --load_path" if encode else ""))
     if args.resume and args.overwrite:
         parser.error("--resume and --overwrite exclude each other")
     return args

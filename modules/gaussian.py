@@ -17,6 +17,12 @@ def reparameterize(mean, logvar, nsamples=1, generator=None):
     return torch.addcmul(mean.unsqueeze(1), noise, (0.5 * logvar).exp().unsqueeze(1))
 
 
+def interpolate(start, end, steps):
+    """Points on the straight lines from start to end, both [n, nz], ends included: [n * steps, nz], line by line."""
+    weights = torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device).view(1, steps, 1)
+    return torch.lerp(start.unsqueeze(1), end.unsqueeze(1), weights).flatten(0, 1)
+
+
 def kl_to_standard_normal(mean, logvar):
     """KL(N(mean, diag exp(logvar)) || N(0, I)) of each row: [batch, nz] -> [batch]."""
     return 0.5 * (mean.square() + logvar.exp() - logvar - 1).sum(dim=-1)

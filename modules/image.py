@@ -4,14 +4,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from modules.cli import plain_arguments
-from modules.config import Key, text, whole, wholes
+from modules import cli
+from modules.config import Key, load_config, text, whole, wholes
 from modules.data.images import ImageSplit, TrainingImages, load_images
 from modules.decoders.pixelcnn import PixelCNNDecoder
 from modules.encoders.resnet import ResNetEncoder
 from modules.errors import UserError
 from modules.files import replacing
 from modules.precision import PRECISIONS
+from modules.training.checkpoint import load_model_file, load_weights
 from modules.vae import VAE
 
 KEYS = {
@@ -36,7 +37,7 @@ def set_up(args, config, device):
     model = build_vae(config, args.precision).to(device)
     description = {"domain": "image", "dataset": args.dataset, "config": config,
                    "training_data": [splits["train"].size, splits["train"].num_batches],
-                   "args": plain_arguments(args)}
+                   "args": cli.plain_arguments(args)}
     return model, splits, description
 
 
@@ -75,17 +76,19 @@ def build_vae(config, precision="float32"):
     return VAE(encoder, decoder)
 
 
-def model_from_checkpoint(content):
-    """The VAE of a loaded image checkpoint."""
-    model = build_vae(content["config"])
-    model.load_state_dict(content["model"])
-    return model
+def load_model(path, args):
+    """A saved model on its device, in evaluation mode: (VAE, config).
 
-
-def interpolate(start, end, steps):
-    """Points on the straight lines from start to end, both [n, nz], ends included: [n * steps, nz], line by line."""
-    weights = torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device).view(1, steps, 1)
-    return torch.lerp(start.unsqueeze(1), end.unsqueeze(1), weights).flatten(0, 1)
+    A checkpoint of this project has its config inside; a plain state dict, as the authors' code saves it, is read with
+    that of the dataset.
+    """
+    content = load_model_file(path, "image")
+    config = content.get("config") or load_config(args.dataset, KEYS, vars(args))
+    if "config" not in content:
+        print(f"{path}: a plain state dict, {len(content['model'])} tensors; read with the config of {args.dataset}")
+    model = build_vae(config)
+    load_weights(model, content["model"], path)
+    return model.to(cli.device()).eval(), config
 
 
 def save_grid(images, columns, path):

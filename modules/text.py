@@ -2,12 +2,13 @@
 
 import torch
 
-from modules.cli import plain_arguments
-from modules.config import Key, fraction, one_of, text, whole, yes_no
+from modules import cli
+from modules.config import Key, fraction, load_config, one_of, text, whole, yes_no
 from modules.data.text import TextSplit, Vocabulary, read_corpus
 from modules.decoders.lstm import LSTMDecoder
 from modules.encoders.lstm import LSTMEncoder
 from modules.precision import PRECISIONS
+from modules.training.checkpoint import load_model_file, load_weights
 from modules.vae import VAE
 
 KEYS = {
@@ -36,7 +37,7 @@ def set_up(args, config, device):
     model = build_vae(config, vocabulary, args.precision).to(device)
     description = {"domain": "text", "dataset": args.dataset, "config": config, "vocabulary": vocabulary.words,
                    "training_data": [splits["train"].size, splits["train"].num_batches],
-                   "args": plain_arguments(args)}
+                   "args": cli.plain_arguments(args)}
     return model, splits, vocabulary, description
 
 
@@ -68,9 +69,20 @@ def build_vae(config, vocabulary, precision="float32"):
     return model
 
 
-def model_from_checkpoint(content):
-    """(VAE, Vocabulary) of a loaded text checkpoint."""
-    vocabulary = Vocabulary(content["vocabulary"])
-    model = build_vae(content["config"], vocabulary)
-    model.load_state_dict(content["model"])
-    return model, vocabulary
+def load_model(path, args):
+    """A saved model on its device, in evaluation mode: (VAE, Vocabulary, config).
+
+    A checkpoint of this project has its vocabulary and config inside. Of a plain state dict, as the authors' code saves
+    it, the config is that of the dataset, and the vocabulary is made from its training file.
+    """
+    content = load_model_file(path, "text")
+    if "config" in content:
+        config, vocabulary = content["config"], Vocabulary(content["vocabulary"])
+    else:
+        config = load_config(args.dataset, KEYS, vars(args))
+        _, vocabulary = read_corpus(config["train_data"], None, config["label"], args.train_limit, config["vocab_limit"])
+        print(f"{path}: a plain state dict, {len(content['model'])} tensors; read with the config of {args.dataset} and "
+              f"the {len(vocabulary)} words of {config['train_data']}")
+    model = build_vae(config, vocabulary)
+    load_weights(model, content["model"], path)
+    return model.to(cli.device()).eval(), vocabulary, config

@@ -1,6 +1,7 @@
 """Text corpora: reading, the vocabulary, and batches of sentences of one length."""
 
 from array import array
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,16 @@ class Vocabulary:
     def __init__(self, words=(PAD, BOS, EOS, UNK)):
         self.words = list(words)
         self.ids = {word: i for i, word in enumerate(self.words)}
-        self.bos, self.eos, self.unk = self.ids[BOS], self.ids[EOS], self.ids[UNK]
+        self.pad, self.bos, self.eos, self.unk = (self.ids[word] for word in (PAD, BOS, EOS, UNK))
 
     def __len__(self):
         return len(self.words)
+
+    def sentence(self, tokens):
+        """The words of a list of ids up to `</s>`, or all of them, as one string; a leading `<s>` is left out."""
+        tokens = tokens[1:] if tokens[:1] == [self.bos] else tokens
+        end = tokens.index(self.eos) if self.eos in tokens else len(tokens)
+        return " ".join(self.words[token] for token in tokens[:end])
 
 
 class Corpus:
@@ -38,6 +45,14 @@ class Corpus:
 
     def __getitem__(self, i):
         return self.tokens[self.offsets[i]:self.offsets[i + 1]]
+
+    def batches(self, batch_size, device="cpu"):
+        """Yield (which sentences, int64 [batch]; their token ids [batch, time]), by length, then in file order."""
+        lengths = np.diff(self.offsets)
+        for length in np.unique(lengths):
+            sentences = np.flatnonzero(lengths == length)
+            group = torch.from_numpy(self.tokens[self.offsets[sentences][:, None] + np.arange(length)]).to(device)
+            yield from zip(torch.from_numpy(sentences).split(batch_size), group.split(batch_size))
 
 
 def read_corpus(path, vocabulary=None, label=False, limit=None, vocab_limit=None):
@@ -76,6 +91,22 @@ def read_corpus(path, vocabulary=None, label=False, limit=None, vocab_limit=None
     if not grow:
         return corpus, vocabulary
     return _keep_frequent(corpus, Vocabulary(ids), vocab_limit) if vocab_limit else (corpus, Vocabulary(ids))
+
+
+def read_lines(path, vocabulary, label=False):
+    """Read every line of a file as a sentence, empty ones too: a Corpus, with words that are not known as `<unk>`.
+
+    With `label`, what stands before a first tab is left out. Raises UserError, naming the file, for a missing, empty or
+    non-UTF-8 file.
+    """
+    ids, sentences = vocabulary.ids, []
+    for line in _lines(path):
+        words = line.partition("\t")[2].split() if label and "\t" in line else line.split()
+        sentences.append([vocabulary.bos, *(ids.get(word, vocabulary.unk) for word in words), vocabulary.eos])
+    if not sentences:
+        raise UserError(f"{path}: the file is empty; it needs one sentence a line")
+    lengths = np.fromiter(map(len, sentences), dtype=np.int64)
+    return Corpus(np.fromiter(chain.from_iterable(sentences), dtype=np.int32), np.cumsum(np.append(0, lengths)))
 
 
 def _keep_frequent(corpus, vocabulary, vocab_limit):
@@ -122,12 +153,7 @@ class TextSplit:
 
     def __init__(self, corpus, batch_size, device="cpu"):
         self.size = len(corpus)
-        lengths = np.diff(corpus.offsets)
-        self._batches = []
-        for length in np.unique(lengths):
-            starts = corpus.offsets[:-1][lengths == length]
-            group = torch.from_numpy(corpus.tokens[starts[:, None] + np.arange(length)]).to(device)  # [n, length]
-            self._batches += group.split(batch_size)
+        self._batches = [batch for _, batch in corpus.batches(batch_size, device)]
         self.num_batches = len(self._batches)
 
     def __iter__(self):

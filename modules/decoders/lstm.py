@@ -43,3 +43,13 @@ class LSTMDecoder(nn.Module):
         targets = tokens[1:].long().unsqueeze(2).expand(-1, -1, nsamples).flatten()
         dtype = self.train_dtype if self.training else hidden.dtype
         return token_nll(hidden, self.pred_linear.weight, targets, dtype).view(steps, batch, nsamples).sum(dim=0)
+
+    def start(self, z):
+        """The LSTM's state before the first word: z [n, nz] -> (h0, c0), [1, n, dec_nh] both."""
+        cell = self.trans_linear(z).unsqueeze(0)
+        return cell.tanh(), cell
+
+    def step(self, tokens, z, state):
+        """One word further: tokens [n], z [n, nz], state -> logits of the next word [n, vocab], and the new state."""
+        hidden, state = self.lstm(torch.cat([self.embed(tokens), z], dim=1).unsqueeze(0), state)
+        return self.pred_linear(hidden.squeeze(0)), state

@@ -25,8 +25,53 @@ def load_checkpoint(path, domain):
     Raises UserError, naming the file, if it is missing, truncated, no checkpoint of this project, of another domain,
     or needs unpickling of anything but tensors and plain values (which is never done).
     """
+    content = _load_safely(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT or "domain" not in content:
+        raise UserError(f"{path}: not a checkpoint of this project (expected format {FORMAT!r})")
+    if content["domain"] != domain:
+        raise UserError(f"{path}: a checkpoint of the {content['domain']} script, not of the {domain} script")
+    return content
+
+
+def load_model_file(path, domain):
+    """`load_checkpoint`, or of a plain state dict, as the authors' code saves it, {"model": that}."""
+    content = _load_safely(path)
+    if isinstance(content, dict) and content and all(isinstance(value, torch.Tensor) for value in content.values()):
+        return {"model": content}
+    return load_checkpoint(path, domain)
+
+
+def load_weights(model, weights, path):
+    """Load a state dict; raises UserError that lists, after the file's name, what is missing, unexpected or misshapen.
+
+    The constant `decoder.loss.weight` of the authors' text models is ignored, and batch norm's counters, which old
+    files lack and nothing reads, may be missing.
+    """
+    weights = {name: value for name, value in weights.items() if name != "decoder.loss.weight"}
+    expected = model.state_dict()
+    weights.update({name: value for name, value in expected.items()
+                    if name.endswith("num_batches_tracked") and name not in weights})
+    complaints = {
+        "missing": [name for name in expected if name not in weights],
+        "unexpected": [name for name in weights if name not in expected],
+        "of another shape": [f"{name} {list(weights[name].shape)} instead of {list(value.shape)}"
+                             for name, value in expected.items()
+                             if name in weights and weights[name].shape != value.shape]}
+    if any(complaints.values()):
+        raise UserError(f"{path}: these weights are not of this model; " + "; ".join(
+            f"{what}: {_listed(names)}" for what, names in complaints.items() if names))
+    model.load_state_dict(weights)
+
+
+def _listed(names, at_most=4):
+    more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
+    return ", ".join(names[:at_most]) + more
+
+
+def _load_safely(path):
+    """What is in a file of `torch.save`, on the CPU, or a UserError that says what is wrong with it."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint") from None
     except IsADirectoryError:
@@ -39,8 +84,3 @@ def load_checkpoint(path, domain):
     except Exception as error:      # what torch makes of damaged bytes is of many types
         what = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: truncated or not a checkpoint ({what}); use another copy or train anew") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT or "domain" not in content:
-        raise UserError(f"{path}: not a checkpoint of this project (expected format {FORMAT!r})")
-    if content["domain"] != domain:
-        raise UserError(f"{path}: a checkpoint of the {content['domain']} script, not of the {domain} script")
-    return content

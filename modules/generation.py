@@ -1,0 +1,131 @@
+"""Sentences from a text decoder: greedily, sampled, or by beam search, for many z at once.
+
+Whatever the strategy, a sentence ends before `</s>` or after `max_length` words, and `<pad>` and `<s>` are never
+generated. The decoder must be in evaluation mode.
+"""
+
+import torch
+
+LOGITS = 2**24      # of a step, at most: so many sentences (times the beam) are generated together
+
+
+@torch.no_grad()
+def greedy(decoder, z, vocabulary, max_length):
+    """The most probable word, step by step: z [n, nz] -> token ids [n, max_length], filled up with `</s>`."""
+    return _word_by_word(decoder, z, vocabulary, max_length, lambda logits, step, rows: logits.argmax(dim=1))
+
+
+@torch.no_grad()
+def sample(decoder, z, vocabulary, max_length, generator=None, temperature=1.0, top_k=None, top_p=None):
+    """Words drawn from the decoder's distribution: z [n, nz] -> token ids [n, max_length], filled up with `</s>`.
+
+    The logits are divided by `temperature`; of each distribution only the `top_k` most probable words are kept, and of
+    these the fewest that have `top_p` of the probability together (Holtzman et al. 2020). The random numbers come from
+    the CPU `generator`, one a word, so that neither device nor batching changes what is drawn.
+    """
+    uniform = torch.rand(len(z), max_length, generator=generator).to(z.device)
+
+    def choose(logits, step, rows):
+        p, words = _truncated((logits / temperature).softmax(dim=1), top_k, top_p)
+        cumulative = p.cumsum(dim=1)
+        rank = torch.searchsorted(cumulative, uniform[rows, step].unsqueeze(1) * cumulative[:, -1:], right=True)
+        rank.clamp_(max=p.size(1) - 1)
+        return (rank if words is None else words.gather(1, rank)).squeeze(1)
+
+    return _word_by_word(decoder, z, vocabulary, max_length, choose)
+
+
+def _truncated(p, top_k, top_p):
+    """p [n, vocab] without the words that are not kept, in falling order, and which words they are (None: all)."""
+    if top_k is None and top_p is None:
+        return p, None
+    p, words = p.topk(min(top_k or p.size(1), p.size(1)), dim=1)
+    if top_p is not None:
+        before = p.cumsum(dim=1) - p                                    # probability of the more probable words
+        p = p.masked_fill(before >= top_p * p.sum(dim=1, keepdim=True), 0.0)
+    return p, words
+
+
+def _word_by_word(decoder, z, vocabulary, max_length, choose):
+    """Generate with `choose(logits [rows, vocab], step, rows) -> words [rows]`; rows: which of the z are going on."""
+    result = torch.full((len(z), max_length), vocabulary.eos, device=z.device)
+    for rows in torch.arange(len(z), device=z.device).split(max(1, LOGITS // len(vocabulary))):
+        words, state = torch.full_like(rows, vocabulary.bos), decoder.start(z[rows])
+        for step in range(max_length):
+            logits, state = decoder.step(words, z[rows], state)
+            words = choose(_without_markers(logits, vocabulary), step, rows)
+            result[rows, step] = words
+            going_on = (words != vocabulary.eos).nonzero().squeeze(1)
+            if len(going_on) == 0:
+                break
+            rows, words, state = rows[going_on], words[going_on], _rows_of(state, going_on)
+    return result
+
+
+@torch.no_grad()
+def beam_search(decoder, z, vocabulary, max_length, beam_size):
+    """The most probable sentence that a beam finds: z [n, nz] -> token ids [n, max_length], filled up with `</s>`.
+
+    At each step the `beam_size` most probable continuations are kept; one that ends leaves the beam, narrower by one
+    from then on, and the most probable of these is the result. A sentence that reaches the limit counts as ended there,
+    with the probability of its words. The search for a z stops when no hypothesis can become better than the best that
+    has ended.
+    """
+    parts = z.split(max(1, LOGITS // (beam_size * len(vocabulary))))
+    return torch.cat([_search(decoder, part, vocabulary, max_length, beam_size) for part in parts])
+
+
+def _search(decoder, z, vocabulary, max_length, width):
+    """`beam_search` for the z [n, nz] of one part; `rows` are those whose search goes on."""
+    result = torch.full((len(z), max_length), vocabulary.eos, device=z.device)
+    rows = torch.arange(len(z), device=z.device)
+    best = z.new_full((len(z),), -torch.inf)                            # log-probability of what has ended
+    room = torch.full((len(z), 1), width, device=z.device)              # hypotheses that have not ended
+    score = z.new_full((len(z), width), -torch.inf)                     # their log-probabilities
+    score[:, 0] = 0.0
+    sentences = torch.full((len(z), width, max_length), vocabulary.eos, device=z.device)
+    words = torch.full((len(z) * width,), vocabulary.bos, device=z.device)
+    state = _rows_of(decoder.start(z), rows.repeat_interleave(width))
+    for step in range(max_length):
+        logits, state = decoder.step(words, z[rows].repeat_interleave(width, dim=0), state)
+        score, parent, words = _continuations(score, logits, vocabulary)                # [rows, width] each
+        sentences = sentences.gather(1, parent.unsqueeze(2).expand(-1, -1, max_length))
+        sentences[:, :, step] = words
+        score = score.masked_fill(torch.arange(width, device=z.device) >= room, -torch.inf)
+        ended = (score > -torch.inf) & ((words == vocabulary.eos) | (step == max_length - 1))
+        top, which = score.masked_fill(~ended, -torch.inf).max(dim=1)
+        better = (top > best).nonzero().squeeze(1)
+        best[better], result[rows[better]] = top[better], sentences[better, which[better]]
+        score, room = score.masked_fill(ended, -torch.inf), room - ended.sum(dim=1, keepdim=True)
+        going_on = (score.amax(dim=1) > best).nonzero().squeeze(1)
+        if len(going_on) == 0:
+            break
+        state = _rows_of(state, (going_on.unsqueeze(1) * width + parent[going_on]).flatten())
+        rows, best, room, score, sentences, words = (
+            part[going_on] for part in (rows, best, room, score, sentences, words))
+        words = words.flatten()
+    return result
+
+
+def _continuations(score, logits, vocabulary):
+    """The most probable continuations of hypotheses with log-probabilities `score` [rows, width], best first.
+
+    logits [rows * width, vocab] -> log-probability, which hypothesis is continued, and the word, [rows, width] each.
+    """
+    rows, width = score.shape
+    normaliser = logits.logsumexp(dim=1, keepdim=True)
+    top, words = _without_markers(logits, vocabulary).topk(min(width, logits.size(1)), dim=1)
+    candidates = (score.view(-1, 1) + top - normaliser).view(rows, -1)                  # [rows, width * choices]
+    score, index = candidates.topk(width, dim=1)
+    return score, index // top.size(1), words.view(rows, -1).gather(1, index)
+
+
+def _without_markers(logits, vocabulary):
+    """The logits [n, vocab] with `<pad>` and `<s>` made impossible, in place."""
+    logits[:, [vocabulary.pad, vocabulary.bos]] = -torch.inf
+    return logits
+
+
+def _rows_of(state, rows):
+    """The LSTM's state of some rows."""
+    return tuple(part.index_select(1, rows) for part in state)
