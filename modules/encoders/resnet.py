@@ -1,5 +1,6 @@
 """The image encoder: a small residual network (paper, appendix; He et al. 2016 for the blocks)."""
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -25,7 +26,7 @@ class ResNetEncoder(GaussianEncoder):
         for _ in enc_layers:
             height, width = (height + 1) // 2, (width + 1) // 2                     # 28 -> 14 -> 7 -> 4
         self.main = nn.Sequential(ResNet(channels, enc_layers), Convolution(enc_layers[-1], FEATURES, (height, width)),
-                                  nn.BatchNorm2d(FEATURES), nn.ELU(inplace=True))
+                                  nn.BatchNorm2d(FEATURES), nn.ELU(inplace=True)).to(memory_format=torch.channels_last)
         self.linear = nn.Linear(FEATURES, 2 * nz)
         nn.init.xavier_uniform_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
