@@ -1,5 +1,6 @@
 """What the tests share: a tiny made-up data set in a folder of its own, and ways to run the real commands there."""
 
+import json
 import os
 import random
 import subprocess
@@ -24,6 +25,7 @@ params = {
     "test_data": "datasets/tiny_data/tiny.test.txt",
 }
 """
+NUMBER = r"-?\d+\.\d{4}"
 Outcome = namedtuple("Outcome", "returncode stdout stderr")
 
 
@@ -67,6 +69,32 @@ def start_script(name, *args, cwd):
     """Start a script of the repository and return its process."""
     return subprocess.Popen(command(name, *args), cwd=cwd, env=environment(), stdout=subprocess.DEVNULL,
                             stderr=subprocess.PIPE, text=True)
+
+
+def run_pattern(words):
+    """What a run prints, as a regular expression; perplexities stand there only where the unit is the word."""
+    ppl, iw_ppl = (rf", ppl: {NUMBER}", rf", iw ppl: {NUMBER}") if words else ("", "")
+    means = rf"avg_loss: {NUMBER}, kl: {NUMBER}, mi: {NUMBER}, recon: {NUMBER}"
+    report = rf"epoch: \d+, iter: \d+, {means},au \d+, time elapsed \d+\.\d\ds\n"
+    figures = rf"{means}, nll: {NUMBER}{ppl}\nmi_agg: {NUMBER}, kl_agg: {NUMBER}\n\d+ active units\n"
+    epoch = (rf"({report})*(pre mi:{NUMBER}\. cur mi:{NUMBER}\n(STOP BURNING\n)?)?kl weight {NUMBER}\n"
+             rf"VAL --- {figures}(update best loss\n|new lr: \d\.\d{{6}}\n)?(TEST --- {figures})?")
+    return rf"({epoch})+TEST --- {figures}iw nll: {NUMBER}{iw_ppl}\n"
+
+
+def events(folder, run_id):
+    """The JSON events of a run."""
+    path, = (folder / "logs").rglob(f"{run_id}.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def assert_refused(ran, *names):
+    """Exit code 2, one line on standard error that holds all of `names`, nothing on standard output."""
+    assert ran.returncode == 2
+    assert ran.stdout == ""
+    assert len(ran.stderr.splitlines()) == 1 and "Traceback" not in ran.stderr
+    for name in names:
+        assert str(name) in ran.stderr
 
 
 @pytest.fixture

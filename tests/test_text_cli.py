@@ -1,6 +1,5 @@
 """text.py as people run it, on a tiny data set: what it prints, what it writes, and how it refuses bad input."""
 
-import json
 import math
 import platform
 import re
@@ -12,16 +11,8 @@ import torch
 
 import text
 from modules.training.checkpoint import load_checkpoint, save_checkpoint
-from tests.conftest import ROOT, TINY_CONFIG, make_workspace, run_script
-
-NUMBER = r"-?\d+\.\d{4}"
-TABLE = rf"avg_loss: {NUMBER}, kl: {NUMBER}, mi: {NUMBER}, recon: {NUMBER}, nll: {NUMBER}, ppl: {NUMBER}"
-REPORT = (rf"epoch: \d+, iter: \d+, avg_loss: {NUMBER}, kl: {NUMBER}, mi: {NUMBER}, recon: {NUMBER},au \d+, "
-          r"time elapsed \d+\.\d\ds\n")
-FIGURES = rf"{TABLE}\nmi_agg: {NUMBER}, kl_agg: {NUMBER}\n\d+ active units\n"
-EPOCH = (rf"({REPORT})*(pre mi:{NUMBER}\. cur mi:{NUMBER}\n(STOP BURNING\n)?)?kl weight {NUMBER}\nVAL --- {FIGURES}"
-         rf"(update best loss\n|new lr: \d\.\d{{6}}\n)?(TEST --- {FIGURES})?")
-RUN = rf"({EPOCH})+TEST --- {FIGURES}iw nll: {NUMBER}, iw ppl: {NUMBER}\n"
+from tests.conftest import (NUMBER, ROOT, TINY_CONFIG, assert_refused, events, make_workspace, run_pattern,
+                            run_script)
 
 ARGS = ("--dataset", "tiny", "--iw_nsamples", 20)
 PLAIN = "tiny_aggressive0_kls1.00_warm10_0_0_783435"
@@ -52,11 +43,6 @@ def finished(request):
     return *request.getfixturevalue(request.param), {"plain": PLAIN, "aggressive": AGGRESSIVE}[request.param]
 
 
-def events(folder, run_id):
-    """The JSON events of a run."""
-    return [json.loads(line) for line in (folder / "logs" / "tiny" / f"{run_id}.jsonl").read_text().splitlines()]
-
-
 def trained(folder, run_id):
     """The best model of a run."""
     return load_checkpoint(folder / "models" / "tiny" / f"{run_id}.pt", "text")
@@ -67,7 +53,7 @@ def trained(folder, run_id):
 def test_a_run_prints_the_lines_that_notebooks_parse(finished):
     _, ran, run_id = finished
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert re.fullmatch(RUN, ran.stdout), ran.stdout
+    assert re.fullmatch(run_pattern(words=True), ran.stdout), ran.stdout
     assert ("pre mi:" in ran.stdout) == (run_id == AGGRESSIVE)
     assert ran.stdout.count("VAL ---") == 2 and ran.stdout.count("TEST ---") == 2     # after epoch 0, and at the end
     assert ran.stdout.count("update best loss") == (1 if run_id == AGGRESSIVE else 2)
@@ -241,7 +227,7 @@ def test_inner_clip_and_bf16_run(call, workspace):
     ran = call(text.main, *ARGS, "--aggressive", 1, "--epochs", 1, "--train_limit", 12, "--inner_clip", "encoder",
                "--precision", "bf16", cwd=workspace)
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert re.fullmatch(RUN, ran.stdout)
+    assert re.fullmatch(run_pattern(words=True), ran.stdout)
     model = trained(workspace, "tiny_aggressive1_kls1.00_warm10_0_0_783435")["model"]
     assert {value.dtype for value in model.values()} == {torch.float32}
 
@@ -269,15 +255,6 @@ def test_a_known_data_set_needs_no_config_where_it_runs(call, tmp_path):
 
 
 # ---------------------------------------------------------------------- bad input
-
-def assert_refused(ran, *names):
-    """Exit code 2, one line on standard error that holds all of `names`, nothing on standard output."""
-    assert ran.returncode == 2
-    assert ran.stdout == ""
-    assert len(ran.stderr.splitlines()) == 1 and "Traceback" not in ran.stderr
-    for name in names:
-        assert str(name) in ran.stderr
-
 
 @pytest.mark.parametrize("args, names", [
     (["--dataset", "tiny", "--nope", "1"], ["--nope"]),
