@@ -137,6 +137,8 @@ def train_and_test(run_id, model, splits, recipe, args, config, description, obs
         test(model, splits["test"], args, records)
     except KeyboardInterrupt:
         raise Interrupted("training is finished and saved; the same command with --resume tests it again") from None
+    last = load_checkpoint(trainer.state_path, description["domain"])["model"]
+    model.load_state_dict(last)         # not the best, which the optimisers' state does not belong to
     trainer.progress.tested = True
     trainer.save()
     records.close()
