@@ -47,18 +47,16 @@ def train(args):
 def evaluate(args):
     """Print the test figures of a saved model; its sizes come from its file."""
     model, its_config = image.load_model(args.load_path, args)
-    config = load_config(args.dataset, image.KEYS, vars(args))
-    split = image.load_test_split({**config, "img_size": its_config["img_size"]}, cli.device())
-    cli.test(model, split, args, Printer())
+    cli.test(model, image.load_test_split(test_config(args, its_config), cli.device()), args, Printer())
 
 
 def draw(args):
     """Draw from a saved model: from the prior, reconstructions of test images, or points between two of them."""
     model, config = image.load_model(args.sample_from, args)
     if args.reconstruct:
-        draw_reconstructions(args, model, config)
+        draw_reconstructions(args, model, test_config(args, config))
     elif args.interpolate:
-        draw_interpolations(args, model, config)
+        draw_interpolations(args, model, test_config(args, config))
     else:
         z = torch.randn(args.num_samples, config["nz"])
         images, probabilities = sample(args, model, z)
@@ -84,6 +82,11 @@ def draw_interpolations(args, model, config):
     between = images.cpu().view(args.interpolate, args.steps, *images.shape[1:])
     rows = torch.cat([originals[::2].unsqueeze(1), between, originals[1::2].unsqueeze(1)], dim=1)
     image.save_grid(rows.flatten(0, 1), args.steps + 2, grid_path(args, "interpolation"))
+
+
+def test_config(args, config):
+    """The config of the dataset of `args`, on whose test images a model with this config of its own is used."""
+    return {**load_config(args.dataset, image.KEYS, vars(args)), "img_size": config["img_size"]}
 
 
 def first_test_images(args, config, count):
@@ -121,7 +124,7 @@ def parse_arguments():
     group.add_argument("--sample_from", type=Path, help="draw images from this saved model")
     group.add_argument("--num_samples", type=cli.COUNT, default=400, help="images from the prior")
     group.add_argument("--reconstruct", type=cli.COUNT, metavar="N", help="instead, N test images and reconstructions")
-    group.add_argument("--interpolate", type=cli.COUNT, metavar="N", help="instead, lines between N pairs of test images")
+    group.add_argument("--interpolate", type=cli.COUNT, metavar="N", help="or lines between N pairs of test images")
     group.add_argument("--steps", type=cli.COUNT, default=9, help="points of such a line, its ends included")
     args = cli.finish_arguments(parser, parser.parse_args())
     if args.eval and args.sample_from:

@@ -60,8 +60,8 @@ def load_test_split(config, device):
 def _load(config):
     splits = load_images(config["data_file"])
     if list(splits[0].shape[1:]) != config["img_size"]:
-        raise UserError(f"{config['data_file']}: the images have size {list(splits[0].shape[1:])}, but img_size says "
-                        f"{config['img_size']}; change it in the config")
+        raise UserError(f"{config['data_file']}: the images have size {list(splits[0].shape[1:])}, but the model "
+                        f"is for img_size {config['img_size']}")
     return splits
 
 
