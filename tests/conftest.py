@@ -1,4 +1,4 @@
-"""What the tests share: a tiny made-up data set in a folder of its own, and ways to run the real commands there."""
+"""What the tests share: tiny made-up data sets in folders of their own, and ways to run the real commands there."""
 
 import json
 import os
@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("OMP_NUM_THREADS", "1")       # before torch starts: on tiny tensors, more threads only wait
 
+import torch  # noqa: E402  (needs the number of threads above)
+
 from modules.errors import run_command  # noqa: E402  (needs the path above)
 
 TINY_CONFIG = """
@@ -23,6 +25,13 @@ params = {
     "train_data": "datasets/tiny_data/tiny.train.txt",
     "val_data": "datasets/tiny_data/tiny.valid.txt",
     "test_data": "datasets/tiny_data/tiny.test.txt",
+}
+"""
+TINY_IMAGES_CONFIG = """
+params = {
+    "img_size": [1, 7, 6], "nz": 2, "enc_layers": [4], "dec_kernel_size": [5, 3, 3], "dec_layers": [4, 4, 4],
+    "latent_feature_map": 2, "batch_size": 4, "epochs": 2, "test_nepoch": 1,
+    "data_file": "datasets/tinyimages_data/tinyimages.pt",
 }
 """
 NUMBER = r"-?\d+\.\d{4}"
@@ -46,6 +55,29 @@ def make_workspace(folder):
     for seed, (name, count) in enumerate([("train", 40), ("valid", 20), ("test", 21)]):
         lines = sentences(count, seed) + (["never seen before"] if name == "test" else [])
         (data / f"tiny.{name}.txt").write_text("".join(f"{line}\n" for line in lines))
+    return folder
+
+
+def images(count, seed, size=(7, 6)):
+    """`count` made-up grey images [count, 1, height, width]: dark on the left or on the right, with spots."""
+    generator = torch.Generator().manual_seed(seed)
+    shade = 0.1 + 0.2 * torch.rand(count, 1, *size, generator=generator)
+    left = torch.arange(size[1]) < size[1] // 2
+    side = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
+    return torch.where(left == side, 1 - shade, shade)
+
+
+def make_image_workspace(folder):
+    """Put `config/config_tinyimages.py` and its data file into `folder`; returns it.
+
+    A batch is 4 images, so that the last one of each split would be a batch of one.
+    """
+    (folder / "config").mkdir(parents=True)
+    (folder / "config" / "config_tinyimages.py").write_text(TINY_IMAGES_CONFIG)
+    data = folder / "datasets" / "tinyimages_data"
+    data.mkdir(parents=True)
+    torch.save([images(33, 0), images(9, 1), images(9, 2).bernoulli(generator=torch.Generator().manual_seed(3))],
+               data / "tinyimages.pt")
     return folder
 
 
@@ -101,6 +133,12 @@ def assert_refused(ran, *names):
 def workspace(tmp_path):
     """A folder of its own with the tiny data set, for a test that may change it."""
     return make_workspace(tmp_path / "workspace")
+
+
+@pytest.fixture
+def image_workspace(tmp_path):
+    """The same with the tiny images."""
+    return make_image_workspace(tmp_path / "workspace")
 
 
 @pytest.fixture
