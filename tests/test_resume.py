@@ -5,18 +5,25 @@ import re
 import shutil
 import signal
 import time
+from collections import namedtuple
 
 import pytest
 import torch
 
 import text
 from modules.training.checkpoint import load_checkpoint
-from tests.conftest import TINY_CONFIG, make_workspace, run_script, start_script
+from modules.training.recipe import IMAGE, TEXT
+from tests.conftest import TINY_CONFIG, make_image_workspace, make_workspace, run_script, start_script
+
+Kind = namedtuple("Kind", "domain recipe make_workspace run_id args")       # of run: what is trained, and how
 
 RUN_ID = "tiny_aggressive1_kls0.10_warm2_0_0_783435"
 EPOCHS = 6
 ARGS = ("--dataset", "tiny", "--aggressive", 1, "--kl_start", 0.1, "--warm_up", 2, "--momentum", 0.5,
         "--train_limit", 24, "--iw_nsamples", 5, "--epochs", EPOCHS)
+SENTENCES = Kind("text", TEXT, make_workspace, RUN_ID, ARGS)
+IMAGES = Kind("image", IMAGE, make_image_workspace, "tinyimages_aggressive1_ns1_kls0.1_warm2_0_0_783435",
+              ("--dataset", "tinyimages", "--aggressive", 1, "--kl_start", 0.1, "--warm_up", 2, "--iw_nsamples", 5))
 
 
 def files(folder):
@@ -25,47 +32,50 @@ def files(folder):
             for top in ("models", "logs") for path in sorted((folder / top).rglob("*")) if path.is_file()}
 
 
-def model_path(folder):
-    return folder / "models" / "tiny" / f"{RUN_ID}.pt"
+def best(folder, kind=SENTENCES):
+    """The saved best model of a run."""
+    return load_checkpoint(state_path(folder, kind).with_name(f"{kind.run_id}.pt"), kind.domain)
 
 
-def state_path(folder):
-    return folder / "models" / "tiny" / f"{RUN_ID}.resume.pt"
+def state_path(folder, kind=SENTENCES):
+    dataset = kind.run_id.partition("_")[0]
+    return folder / "models" / dataset / f"{kind.run_id}.resume.pt"
+
+
+def state(folder, kind=SENTENCES):
+    """The saved state of a run."""
+    return load_checkpoint(state_path(folder, kind), kind.domain)
 
 
 def log_lines(folder):
     """The log without its times."""
-    log = (folder / "logs" / "tiny" / f"{RUN_ID}.log").read_text()
-    return re.sub(r"time elapsed \S+s", "time elapsed", log).splitlines()
+    path, = (folder / "logs").rglob("*.log")
+    return re.sub(r"time elapsed \S+s", "time elapsed", path.read_text()).splitlines()
 
 
 def json_events(folder):
     """The JSON events without their times, and without what the environment may change between two runs."""
-    lines = (folder / "logs" / "tiny" / f"{RUN_ID}.jsonl").read_text().splitlines()
+    path, = (folder / "logs").rglob("*.jsonl")
     return [{name: value for name, value in json.loads(line).items() if name not in ("seconds", "git_commit")}
-            for line in lines]
+            for line in path.read_text().splitlines()]
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    """A folder with a run that nothing disturbed."""
-    folder = make_workspace(tmp_path_factory.mktemp("uninterrupted") / "workspace")
-    ran = run_script("text.py", *ARGS, "--save_every", 0, cwd=folder)
+def run_to_the_end(kind, folder, *args):
+    ran = run_script(f"{kind.domain}.py", *kind.args, "--save_every", 0, *args, cwd=folder)
     assert (ran.returncode, ran.stderr) == (0, "")
-    return folder
 
 
-def saved_iteration(folder):
+def saved_iteration(folder, kind):
     """The outer iteration at which the checkpoint on disk stands."""
-    return load_checkpoint(state_path(folder), "text")["training"]["progress"]["iteration"]
+    return state(folder, kind)["training"]["progress"]["iteration"]
 
 
 class Process:
     """A training run that can be watched through its files and stopped."""
 
-    def __init__(self, folder, *args):
-        self.folder, self.started = folder, time.time()
-        self.process = start_script("text.py", *ARGS, *args, cwd=folder)
+    def __init__(self, kind, folder, *args):
+        self.kind, self.folder, self.started = kind, folder, time.time()
+        self.process = start_script(f"{kind.domain}.py", *kind.args, *args, cwd=folder)
 
     def wait_until(self, condition):
         """Wait until `condition()` holds, while the run is going."""
@@ -77,12 +87,13 @@ class Process:
 
     def wait_for_checkpoint(self, iteration):
         """Wait until a checkpoint of this outer iteration, or a later one, is on disk."""
-        self.wait_until(lambda: state_path(self.folder).exists() and saved_iteration(self.folder) >= iteration)
+        self.wait_until(lambda: state_path(self.folder, self.kind).exists()
+                        and saved_iteration(self.folder, self.kind) >= iteration)
 
     def wait_for_lines(self, count):
         """Wait until the log has grown by `count` lines after what the resumed run keeps of it."""
         log, = (self.folder / "logs").rglob("*.log")
-        kept = load_checkpoint(state_path(self.folder), "text")["training"]["records"][0]
+        kept = state(self.folder, self.kind)["training"]["records"][0]
         self.wait_until(lambda: log.read_bytes()[kept:].count(b"\n") >= count and log.stat().st_mtime > self.started)
 
     def stop(self, number):
@@ -93,40 +104,65 @@ class Process:
 
 
 @pytest.fixture(scope="module")
-def disturbed(tmp_path_factory):
-    """(folder, what Ctrl-C did): a run killed three times and interrupted once on its way to the end."""
-    folder = make_workspace(tmp_path_factory.mktemp("disturbed") / "workspace")
-    run = Process(folder, "--save_every", 0)
+def uninterrupted(tmp_path_factory):
+    """A folder with a run on sentences that nothing disturbed."""
+    folder = make_workspace(tmp_path_factory.mktemp("uninterrupted") / "workspace")
+    run_to_the_end(SENTENCES, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_images(tmp_path_factory):
+    """The same on images."""
+    folder = make_image_workspace(tmp_path_factory.mktemp("uninterrupted_images") / "workspace")
+    run_to_the_end(IMAGES, folder)
+    return folder
+
+
+def disturb(kind, folder):
+    """Run to the end, killed three times and interrupted once on the way; returns what Ctrl-C did."""
+    run = Process(kind, folder, "--save_every", 0)
     run.wait_for_checkpoint(2)
     time.sleep(0.05)                                        # into the next inner loop
     assert run.stop(signal.SIGKILL)[0] == -signal.SIGKILL
 
-    run = Process(folder, "--resume", "--save_every", 10)   # writes no checkpoint in the epoch: its lines are in vain
+    run = Process(kind, folder, "--resume", "--save_every", 10)     # saves nothing in the epoch: its lines are in vain
     run.wait_for_lines(3)
     assert run.stop(signal.SIGKILL)[0] == -signal.SIGKILL
 
-    before = saved_iteration(folder)
-    run = Process(folder, "--resume", "--save_every", 10)
+    before = saved_iteration(folder, kind)
+    run = Process(kind, folder, "--resume", "--save_every", 10)
     run.wait_for_lines(2)
-    interrupted = *run.stop(signal.SIGINT), saved_iteration(folder) - before
+    interrupted = *run.stop(signal.SIGINT), saved_iteration(folder, kind) - before
 
-    run = Process(folder, "--resume", "--save_every", 0)
+    run = Process(kind, folder, "--resume", "--save_every", 0)
     run.wait_for_checkpoint(11)
     assert run.stop(signal.SIGKILL)[0] == -signal.SIGKILL
 
-    ran = run_script("text.py", *ARGS, "--resume", "--save_every", 0, cwd=folder)
-    assert (ran.returncode, ran.stderr) == (0, "")
-    return folder, interrupted
+    run_to_the_end(kind, folder, "--resume")
+    return interrupted
 
 
-def test_the_moments_are_within_the_aggressive_first_epoch_and_after_it(uninterrupted):
-    first, second = [e for e in json_events(uninterrupted) if e["event"] == "val"][:2]
-    assert first["aggressive"] and first["encoder_steps"] > 30 * first["iteration"]
+@pytest.fixture(scope="module", params=[SENTENCES, IMAGES], ids=lambda kind: kind.domain)
+def disturbed(request, tmp_path_factory):
+    """(kind of run, folder with one that nothing disturbed, folder with a disturbed one, what Ctrl-C did)."""
+    kind = request.param
+    folder = kind.make_workspace(tmp_path_factory.mktemp("disturbed") / "workspace")
+    interrupted = disturb(kind, folder)
+    whole = request.getfixturevalue("uninterrupted" if kind is SENTENCES else "uninterrupted_images")
+    return kind, whole, folder, interrupted
+
+
+def test_the_moments_are_within_the_aggressive_first_epoch_and_after_it(disturbed):
+    kind, whole, _, _ = disturbed
+    first, second = [e for e in json_events(whole) if e["event"] == "val"][:2]
+    assert first["aggressive"] and first["encoder_steps"] > 2 * kind.recipe.inner_test_every * first["iteration"]
     assert 2 + 3 < first["iteration"] < 11 < second["iteration"]
 
 
-def test_killed_and_resumed_the_weights_are_the_same_to_the_bit(uninterrupted, disturbed):
-    whole, pieces = (load_checkpoint(model_path(folder), "text") for folder in (uninterrupted, disturbed[0]))
+def test_killed_and_resumed_the_weights_are_the_same_to_the_bit(disturbed):
+    kind, *folders, _ = disturbed
+    whole, pieces = (best(folder, kind) for folder in folders)
     assert whole["model"].keys() == pieces["model"].keys()
     assert all(torch.equal(whole["model"][name], value) for name, value in pieces["model"].items())
     assert whole["epoch"] == pieces["epoch"] and whole["metrics"] == pieces["metrics"]
@@ -141,29 +177,31 @@ def same(a, b):
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
-def test_killed_and_resumed_the_whole_state_is_the_same(uninterrupted, disturbed):
+def test_killed_and_resumed_the_whole_state_is_the_same(disturbed):
     """Last weights, optimisers, random states, schedules, sums to report: everything but the clock."""
-    whole, pieces = (load_checkpoint(state_path(folder), "text") for folder in (uninterrupted, disturbed[0]))
-    for state in (whole, pieces):
-        state["training"]["progress"].pop("seconds")
-        state["training"].pop("records")        # the files' lengths, which the clock's digits change
+    kind, *folders, _ = disturbed
+    whole, pieces = states = [state(folder, kind) for folder in folders]
+    for content in states:
+        content["training"]["progress"].pop("seconds")
+        content["training"].pop("records")      # the files' lengths, which the clock's digits change
         for flag in ("resume", "save_every"):
-            state["args"].pop(flag)
-    assert whole["training"]["encoder_optimiser"]["state"]          # momentum: there is a state to lose
+            content["args"].pop(flag)
+    assert whole["training"]["encoder_optimiser"]["state"]          # momentum, or Adam's: there is a state to lose
     assert [part for part in whole if not same(whole[part], pieces[part])] == []
 
 
-def test_killed_and_resumed_the_log_is_the_same(uninterrupted, disturbed):
-    assert log_lines(disturbed[0]) == log_lines(uninterrupted)
-    assert json_events(disturbed[0]) == json_events(uninterrupted)
+def test_killed_and_resumed_the_log_is_the_same(disturbed):
+    _, whole, pieces, _ = disturbed
+    assert log_lines(pieces) == log_lines(whole)
+    assert json_events(pieces) == json_events(whole)
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(disturbed):
-    code, stderr, iterations = disturbed[1]
+    kind, _, _, (code, stderr, iterations) = disturbed
     assert code == 130
     assert iterations > 0       # the checkpoint is of the moment, not the last one before
     last = stderr.splitlines()[-1]
-    assert last.startswith("interrupted") and "--resume" in last and f"{RUN_ID}.resume.pt" in last
+    assert last.startswith("interrupted") and "--resume" in last and f"{kind.run_id}.resume.pt" in last
     assert "Traceback" not in stderr
 
 
