@@ -14,7 +14,8 @@ import image
 import text
 from modules import metrics
 from modules.data.images import ImageSplit
-from modules.image import build_vae, interpolate, model_from_checkpoint
+from modules.gaussian import interpolate
+from modules.image import build_vae
 from modules.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.conftest import (NUMBER, TINY_IMAGES_CONFIG, assert_refused, events, images, make_image_workspace,
                             make_workspace, run_pattern, run_script)
@@ -322,10 +323,18 @@ def test_reconstructions_stand_beside_their_originals(call, plain, count):
     assert len(drawn) == 10 * math.ceil(count / 5) and (drawn[2 * count:] == BETWEEN).all()
     originals = originals_of(plain[0])[:count]
     assert (drawn[:2 * count:2] == ink(originals)).all()
-    model = model_from_checkpoint(load_checkpoint(saved_model(plain[0]), "image")).eval()
+    model = trained(saved_model(plain[0]))
     mean = model.encoder(originals)[0]
     expected, _ = model.decoder.sample(mean, torch.Generator().manual_seed(4))
     assert (drawn[1:2 * count:2] == ink(expected)).all()
+
+
+def trained(path):
+    """The model of a checkpoint, in evaluation mode."""
+    content = load_checkpoint(path, "image")
+    model = build_vae(content["config"])
+    model.load_state_dict(content["model"])
+    return model.eval()
 
 
 @pytest.mark.parametrize("count, steps", [(1, 9), (4, 5), (2, 1)])
@@ -335,7 +344,7 @@ def test_interpolations_lead_from_one_original_to_the_other(call, plain, count, 
     path.unlink()
     originals = originals_of(plain[0])[:2 * count]
     assert (rows[:, 0] == ink(originals[::2])).all() and (rows[:, -1] == ink(originals[1::2])).all()
-    model = model_from_checkpoint(load_checkpoint(saved_model(plain[0]), "image")).eval()
+    model = trained(saved_model(plain[0]))
     mean = model.encoder(originals)[0].detach()
     z = torch.stack([start + (end - start) * (step / (steps - 1) if step else 0)
                      for start, end in zip(mean[::2], mean[1::2]) for step in range(steps)])
