@@ -95,3 +95,43 @@ def textbook_read(path):
         tokens.append(ids["</s>"])
         corpus.append(tokens)
     return corpus, ids
+
+
+class Hypothesis:
+    """The beginning of a sentence: its words, its log-probability, and the state of the LSTM after it."""
+
+    def __init__(self, words, log_p, state):
+        self.words, self.log_p, self.state = words, log_p, state
+
+
+@torch.no_grad()
+def textbook_beam_search(model, z, beam_size, max_length):
+    """The ids of the most probable sentence that a beam finds for one z [nz], without `<s>` and `</s>`.
+
+    An ended hypothesis keeps its place in the beam; the search stops when none that goes on is better than the best of
+    those. The hypotheses of a step go through the model together.
+    """
+    pad, bos, eos = 0, 1, 2
+    c0 = model.dec_trans(z).view(1, 1, -1)
+    live, ended = [Hypothesis([bos], 0.0, (torch.tanh(c0), c0))], []
+    for _ in range(max_length):
+        last = torch.tensor([[hypothesis.words[-1]] for hypothesis in live])
+        hidden = torch.cat([hypothesis.state[0] for hypothesis in live], dim=1)
+        cell = torch.cat([hypothesis.state[1] for hypothesis in live], dim=1)
+        source = torch.cat([model.dec_embed(last), z.expand(len(live), 1, -1)], dim=-1)
+        output, (hidden, cell) = model.dec_lstm(source, (hidden, cell))
+        log_p = F.log_softmax(model.dec_pred(output[:, 0]), dim=-1)
+        log_p[:, [pad, bos]] = float("-inf")
+        log_p = log_p + torch.tensor([hypothesis.log_p for hypothesis in live], dtype=log_p.dtype).unsqueeze(1)
+        places = beam_size - len(ended)
+        best, index = log_p.flatten().topk(min(places, log_p.numel()))
+        parents, live = live, []
+        for score, i in zip(best.tolist(), index.tolist()):
+            parent, word = divmod(i, log_p.size(1))
+            new = Hypothesis([*parents[parent].words, word], score,
+                             (hidden[:, parent:parent + 1], cell[:, parent:parent + 1]))
+            if score > float("-inf"):
+                (ended if word == eos else live).append(new)
+        if not live or (ended and max(h.log_p for h in ended) >= max(h.log_p for h in live)):
+            break
+    return [word for word in max(ended + live, key=lambda hypothesis: hypothesis.log_p).words[1:] if word != eos]
