@@ -49,31 +49,36 @@ def check_flags(parser, args):
 
 
 def decode(args, model, vocabulary, config):
-    """Write sentences from the prior, reconstructions, or sentences between lines, and say where."""
+    """Write sentences from the prior, reconstructions, or sentences between lines, and say where.
+
+    The noise of z and of sampled words comes from one generator on the CPU: a seed means the same on every device, and
+    the words do not depend on the noise of z.
+    """
+    random = torch.Generator().manual_seed(args.seed)
     if args.interpolate:
-        between_lines(args, model, vocabulary, config)
+        between_lines(args, model, vocabulary, config, random)
     elif args.decode_input:
-        reconstruct(args, model, vocabulary, config)
+        reconstruct(args, model, vocabulary, config, random)
     else:
-        z = torch.randn(args.num_samples, config["nz"], generator=generator(args))
-        write_lines(output_path(args, "sample"), generate(args, model, vocabulary, z))
+        z = torch.randn(args.num_samples, config["nz"], generator=random)
+        write_lines(output_path(args, "sample"), generate(args, model, vocabulary, z, random))
 
 
-def reconstruct(args, model, vocabulary, config):
+def reconstruct(args, model, vocabulary, config, random):
     """Write one sentence for each line, in order, and print how close they come."""
     corpus = read_lines(args.decode_input, vocabulary, config["label"])
-    sentences = generate(args, model, vocabulary, latents(args, model, corpus))
+    sentences = generate(args, model, vocabulary, latents(args, model, corpus, random), random)
     write_lines(output_path(args, "rec"), sentences)
     print(describe([vocabulary.sentence(corpus[i].tolist()) for i in range(len(corpus))], sentences))
 
 
-def between_lines(args, model, vocabulary, config):
+def between_lines(args, model, vocabulary, config, random):
     """Write `--steps` sentences for each pair of lines, with z on the line between theirs, and an empty line."""
     corpus = read_lines(args.decode_input, vocabulary, config["label"])
     if len(corpus) % 2:
         raise UserError(f"{args.decode_input}: {len(corpus)} lines; --interpolate takes them in pairs")
-    z = latents(args, model, corpus)
-    sentences = generate(args, model, vocabulary, interpolate(z[::2], z[1::2], args.steps))
+    z = latents(args, model, corpus, random)
+    sentences = generate(args, model, vocabulary, interpolate(z[::2], z[1::2], args.steps), random)
     blocks = [sentences[i:i + args.steps] for i in range(0, len(sentences), args.steps)]
     write_lines(output_path(args, "interpolation"), [line for block in blocks for line in [*block, ""]][:-1])
 
@@ -95,31 +100,26 @@ def posteriors(model, corpus):
     return tuple(torch.cat(parts)[order.to(parts[0].device)] for parts in list(zip(*encoded))[1:])
 
 
-def latents(args, model, corpus):
+def latents(args, model, corpus, random):
     """A z for each sentence of a corpus, [sentences, nz]: a sample of its posterior, or with --decode_mean the mean."""
     mean, logvar = posteriors(model, corpus)
     if args.decode_mean:
         return mean
-    noise = torch.randn(mean.shape, generator=generator(args)).to(mean.device)
+    noise = torch.randn(mean.shape, generator=random).to(mean.device)
     return mean + (0.5 * logvar).exp() * noise
 
 
-def generate(args, model, vocabulary, z):
+def generate(args, model, vocabulary, z, random):
     """One sentence for each z [n, nz], as strings, by the strategy that the flags name."""
-    decoder, words, z = model.decoder, generator(args), z.to(cli.device())
+    decoder, z = model.decoder, z.to(cli.device())
     strategies = {
         "greedy": lambda part: generation.greedy(decoder, part, vocabulary, args.max_length),
         "beam": lambda part: generation.beam_search(decoder, part, vocabulary, args.max_length, args.beam_size),
-        "sample": lambda part: generation.sample(decoder, part, vocabulary, args.max_length, words, args.temperature,
+        "sample": lambda part: generation.sample(decoder, part, vocabulary, args.max_length, random, args.temperature,
                                                  args.top_k, args.top_p)}
     parts = tqdm(z.split(PART), desc="sentences", unit=f"x{PART}", leave=False, disable=not sys.stderr.isatty())
     return [vocabulary.sentence(tokens) for part in parts
             for tokens in strategies[args.decoding_strategy](part).tolist()]
-
-
-def generator(args):
-    """Random numbers on the CPU, so that a seed means the same on every device."""
-    return torch.Generator().manual_seed(args.seed)
 
 
 def output_path(args, kind):
