@@ -90,9 +90,14 @@ def load_config(dataset, keys, overrides):
         params = runpy.run_path(str(path)).get("params")
     except Exception as error:
         raise UserError(f"{path}: cannot be run as Python ({type(error).__name__}: {error}); mend the file") from error
+    return check_config(params, keys, overrides, path)
+
+
+def check_config(params, keys, overrides, path):
+    """`params`, as found in the file `path`, checked against `keys`, with every override that is not None."""
     if not isinstance(params, dict):
         raise UserError(f"{path}: it must define a dict named params")
-    unknown = sorted(set(params) - set(keys))
+    unknown = sorted(map(str, set(params) - set(keys)))
     if unknown:
         raise UserError(f"{path}: unknown key {unknown[0]!r}; the known keys are {', '.join(keys)}")
     config = {}

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from modules import cli
-from modules.config import Key, load_config, text, whole, wholes
+from modules.config import Key, check_config, load_config, text, whole, wholes
 from modules.data.images import ImageSplit, TrainingImages, load_images
 from modules.decoders.pixelcnn import PixelCNNDecoder
 from modules.encoders.resnet import ResNetEncoder
@@ -83,8 +83,10 @@ def load_model(path, args):
     that of the dataset.
     """
     content = load_model_file(path, "image")
-    config = content.get("config") or load_config(args.dataset, KEYS, vars(args))
-    if "config" not in content:
+    if "config" in content:
+        config = check_config(content["config"], KEYS, {}, path)
+    else:
+        config = load_config(args.dataset, KEYS, vars(args))
         print(f"{path}: a plain state dict, {len(content['model'])} tensors; read with the config of {args.dataset}")
     model = build_vae(config)
     load_weights(model, content["model"], path)

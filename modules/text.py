@@ -3,7 +3,7 @@
 import torch
 
 from modules import cli
-from modules.config import Key, fraction, load_config, one_of, text, whole, yes_no
+from modules.config import Key, check_config, fraction, load_config, one_of, text, whole, yes_no
 from modules.data.text import TextSplit, Vocabulary, read_corpus
 from modules.decoders.lstm import LSTMDecoder
 from modules.encoders.lstm import LSTMEncoder
@@ -77,12 +77,14 @@ def load_model(path, args):
     """
     content = load_model_file(path, "text")
     if "config" in content:
-        config, vocabulary = content["config"], Vocabulary(content["vocabulary"])
+        config = check_config(content["config"], KEYS, {}, path)
+        vocabulary = Vocabulary.of_file(content.get("vocabulary"), path)
     else:
         config = load_config(args.dataset, KEYS, vars(args))
-        _, vocabulary = read_corpus(config["train_data"], None, config["label"], args.train_limit, config["vocab_limit"])
-        print(f"{path}: a plain state dict, {len(content['model'])} tensors; read with the config of {args.dataset} and "
-              f"the {len(vocabulary)} words of {config['train_data']}")
+        _, vocabulary = read_corpus(config["train_data"], None, config["label"], args.train_limit,
+                                    config["vocab_limit"])
+        print(f"{path}: a plain state dict, {len(content['model'])} tensors; read with the config of {args.dataset} "
+              f"and the {len(vocabulary)} words of {config['train_data']}")
     model = build_vae(config, vocabulary)
     load_weights(model, content["model"], path)
     return model.to(cli.device()).eval(), vocabulary, config

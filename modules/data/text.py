@@ -20,6 +20,14 @@ class Vocabulary:
         self.ids = {word: i for i, word in enumerate(self.words)}
         self.pad, self.bos, self.eos, self.unk = (self.ids[word] for word in (PAD, BOS, EOS, UNK))
 
+    @classmethod
+    def of_file(cls, words, path):
+        """The vocabulary that the file `path` holds as a list of words; raises UserError if it is none."""
+        if not isinstance(words, list) or words[:4] != [PAD, BOS, EOS, UNK] or not all(
+                isinstance(word, str) for word in words) or len(set(words)) < len(words):
+            raise UserError(f"{path}: damaged; its vocabulary is no list of words from {PAD} {BOS} {EOS} {UNK} on")
+        return cls(words)
+
     def __len__(self):
         return len(self.words)
 

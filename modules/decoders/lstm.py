@@ -50,6 +50,6 @@ class LSTMDecoder(nn.Module):
         return cell.tanh(), cell
 
     def step(self, tokens, z, state):
-        """One word further: tokens [n], z [n, nz], state -> what `pred_linear` makes logits of [n, dec_nh], new state."""
+        """One word further: tokens [n], z [n, nz], state -> what `pred_linear` takes [n, dec_nh], and the new state."""
         hidden, state = self.lstm(torch.cat([self.embed(tokens), z], dim=1).unsqueeze(0), state)
         return hidden.squeeze(0), state

@@ -36,9 +36,17 @@ def load_checkpoint(path, domain):
 def load_model_file(path, domain):
     """`load_checkpoint`, or of a plain state dict, as the authors' code saves it, {"model": that}."""
     content = _load_safely(path)
-    if isinstance(content, dict) and content and all(isinstance(value, torch.Tensor) for value in content.values()):
+    if _is_state_dict(content):
         return {"model": content}
-    return load_checkpoint(path, domain)
+    content = load_checkpoint(path, domain)
+    if "config" not in content or not _is_state_dict(content.get("model")):
+        raise UserError(f"{path}: damaged; a checkpoint of this project, but without a model and its config in it")
+    return content
+
+
+def _is_state_dict(content):
+    return isinstance(content, dict) and bool(content) and all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items())
 
 
 def load_weights(model, weights, path):
@@ -65,7 +73,8 @@ def load_weights(model, weights, path):
 
 def _listed(names, at_most=4):
     more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
-    return ", ".join(names[:at_most]) + more
+    return ", ".join(name if name.isprintable() and len(name) <= 150 else f"{name[:50]!r}..."
+                     for name in names[:at_most]) + more
 
 
 def _load_safely(path):
