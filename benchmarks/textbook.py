@@ -105,33 +105,40 @@ class Hypothesis:
 
 
 @torch.no_grad()
-def textbook_beam_search(model, z, beam_size, max_length):
+def textbook_beam_search(model, z, beam_size, max_length, together=True):
     """The ids of the most probable sentence that a beam finds for one z [nz], without `<s>` and `</s>`.
 
     An ended hypothesis keeps its place in the beam; the search stops when none that goes on is better than the best of
-    those. The hypotheses of a step go through the model together.
+    those. The hypotheses of a step go through the model together, or one after the other.
     """
     pad, bos, eos = 0, 1, 2
     c0 = model.dec_trans(z).view(1, 1, -1)
     live, ended = [Hypothesis([bos], 0.0, (torch.tanh(c0), c0))], []
     for _ in range(max_length):
-        last = torch.tensor([[hypothesis.words[-1]] for hypothesis in live])
-        hidden = torch.cat([hypothesis.state[0] for hypothesis in live], dim=1)
-        cell = torch.cat([hypothesis.state[1] for hypothesis in live], dim=1)
-        source = torch.cat([model.dec_embed(last), z.expand(len(live), 1, -1)], dim=-1)
-        output, (hidden, cell) = model.dec_lstm(source, (hidden, cell))
-        log_p = F.log_softmax(model.dec_pred(output[:, 0]), dim=-1)
-        log_p[:, [pad, bos]] = float("-inf")
-        log_p = log_p + torch.tensor([hypothesis.log_p for hypothesis in live], dtype=log_p.dtype).unsqueeze(1)
-        places = beam_size - len(ended)
-        best, index = log_p.flatten().topk(min(places, log_p.numel()))
-        parents, live = live, []
-        for score, i in zip(best.tolist(), index.tolist()):
-            parent, word = divmod(i, log_p.size(1))
-            new = Hypothesis([*parents[parent].words, word], score,
-                             (hidden[:, parent:parent + 1], cell[:, parent:parent + 1]))
-            if score > float("-inf"):
-                (ended if word == eos else live).append(new)
+        candidates = []
+        for group in [live] if together else [[hypothesis] for hypothesis in live]:
+            log_p, hidden, cell = textbook_next_words(model, z, group)
+            log_p[:, [pad, bos]] = float("-inf")
+            best, words = log_p.topk(min(beam_size, log_p.size(1)), dim=1)
+            for i, hypothesis in enumerate(group):
+                for score, word in zip(best[i].tolist(), words[i].tolist()):
+                    candidates.append(Hypothesis([*hypothesis.words, word], hypothesis.log_p + score,
+                                                 (hidden[:, i:i + 1], cell[:, i:i + 1])))
+        candidates.sort(key=lambda hypothesis: hypothesis.log_p, reverse=True)
+        live = []
+        for hypothesis in candidates[:beam_size - len(ended)]:
+            if hypothesis.log_p > float("-inf"):
+                (ended if hypothesis.words[-1] == eos else live).append(hypothesis)
         if not live or (ended and max(h.log_p for h in ended) >= max(h.log_p for h in live)):
             break
     return [word for word in max(ended + live, key=lambda hypothesis: hypothesis.log_p).words[1:] if word != eos]
+
+
+def textbook_next_words(model, z, hypotheses):
+    """Log-probabilities of the next word [hypotheses, vocab], and the states after the last one."""
+    last = torch.tensor([[hypothesis.words[-1]] for hypothesis in hypotheses])
+    hidden = torch.cat([hypothesis.state[0] for hypothesis in hypotheses], dim=1)
+    cell = torch.cat([hypothesis.state[1] for hypothesis in hypotheses], dim=1)
+    source = torch.cat([model.dec_embed(last), z.expand(len(hypotheses), 1, -1)], dim=-1)
+    output, (hidden, cell) = model.dec_lstm(source, (hidden, cell))
+    return F.log_softmax(model.dec_pred(output[:, 0]), dim=-1), hidden, cell

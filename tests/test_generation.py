@@ -105,7 +105,8 @@ def test_the_plain_beam_search_finds_the_same(width, scale):
     load_into_textbook(textbook, model)
     z = make_z(40)
     found = words_of(generation.beam_search(model.decoder, z, vocabulary, 8, width), vocabulary)
-    assert found == [textbook_beam_search(textbook, row, width, 8) for row in z]
+    for together in (True, False):
+        assert found == [textbook_beam_search(textbook, row, width, 8, together) for row in z]
     assert len(set(map(len, found))) > 2
 
 
