@@ -36,7 +36,7 @@ TURNS = 3
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sentences", type=int, default=1000)
-    parser.add_argument("--part", type=int, default=40, help="sentences that are searched or generated one by one")
+    parser.add_argument("--part", type=int, default=20, help="sentences that are searched or generated one by one")
     args = parser.parse_args()
     model, textbook, vocabulary = make_models()
     z = torch.randn(args.sentences, NZ, generator=torch.Generator().manual_seed(1))
