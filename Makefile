@@ -7,12 +7,12 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-DEMO := --dataset synthetic --train_limit 4000 --epochs 4 --iw_nsamples 100 --test_nepoch 50 \
-	--overwrite --jobid 1
-DEMO_LOGS := logs/synthetic/synthetic_aggressive?_kls1.00_warm10_1_0_783435.jsonl
-
-CLOUD := --plot_mode multiple --max_iterations 2000 --num_plot 200 --jobid 1 --overwrite
-PATH_OF_ONE := --plot_mode single --max_iterations 40 --jobid 1 --overwrite
+# The runs of demo and figures lie in folders of their own, so that they never meet yours.
+DEMO := --dataset synthetic --train_limit 4000 --epochs 4 --iw_nsamples 100 --test_nepoch 50 --overwrite
+DEMO_LOGS := logs/synthetic/synthetic_aggressive?_kls1.00_warm10_0_0_783435.jsonl
+CLOUD := --plot_mode multiple --max_iterations 2000 --num_plot 200 --overwrite
+PATH_OF_ONE := --plot_mode single --max_iterations 40 --overwrite
+IN_BUILD = mkdir -p build/$@ && cd build/$@ && ../../$(RUN) ../..
 
 .PHONY: test demo figures
 
@@ -20,22 +20,22 @@ test: $(VENV)/installed
 	$(RUN) -m pytest -q
 
 demo: $(VENV)/installed
-	$(RUN) prepare_data.py --dataset synthetic --generate
-	$(RUN) text.py $(DEMO) --aggressive 0
-	$(RUN) text.py $(DEMO) --aggressive 1
-	$(RUN) plot_scripts/table.py $(DEMO_LOGS)
-	$(RUN) plot_scripts/plot_runs.py $(DEMO_LOGS) --output plot_figure/demo.png
+	$(IN_BUILD)/prepare_data.py --dataset synthetic --generate
+	$(IN_BUILD)/text.py $(DEMO) --aggressive 0
+	$(IN_BUILD)/text.py $(DEMO) --aggressive 1
+	$(IN_BUILD)/plot_scripts/table.py $(DEMO_LOGS)
+	$(IN_BUILD)/plot_scripts/plot_runs.py $(DEMO_LOGS) --output $(CURDIR)/plot_figure/demo.png
 
 figures: $(VENV)/installed
-	$(RUN) prepare_data.py --dataset synthetic --generate
-	$(RUN) toy.py --aggressive 0 $(CLOUD)
-	$(RUN) toy.py --aggressive 1 $(CLOUD)
-	$(RUN) toy.py --aggressive 0 $(PATH_OF_ONE)
-	$(RUN) toy.py --aggressive 1 $(PATH_OF_ONE)
-	$(RUN) plot_scripts/plot_multiple.py --aggressive 0 1 --iter 0 200 600 1200 2000 --dpi 120 \
-		--output images/trajectory.png
-	$(RUN) plot_scripts/animate.py --aggressive 0 --id 3 --steps 1 30 --output images/basic_single.gif
-	$(RUN) plot_scripts/animate.py --aggressive 1 --id 3 --steps 1 30 --output images/aggr_single.gif
+	$(IN_BUILD)/prepare_data.py --dataset synthetic --generate
+	$(IN_BUILD)/toy.py --aggressive 0 $(CLOUD)
+	$(IN_BUILD)/toy.py --aggressive 1 $(CLOUD)
+	$(IN_BUILD)/toy.py --aggressive 0 $(PATH_OF_ONE)
+	$(IN_BUILD)/toy.py --aggressive 1 $(PATH_OF_ONE)
+	$(IN_BUILD)/plot_scripts/plot_multiple.py --aggressive 0 1 --iter 0 200 600 1200 2000 --dpi 120 \
+		--output $(CURDIR)/images/trajectory.png
+	$(IN_BUILD)/plot_scripts/animate.py --aggressive 0 --id 3 --steps 1 30 --output $(CURDIR)/images/basic_single.gif
+	$(IN_BUILD)/plot_scripts/animate.py --aggressive 1 --id 3 --steps 1 30 --output $(CURDIR)/images/aggr_single.gif
 	$(RUN) plot_scripts/draw_model.py --output images/model.png
 
 $(VENV)/installed: requirements.txt

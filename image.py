@@ -23,6 +23,7 @@ from modules.training.recipe import IMAGE
 from modules.training.records import Printer
 
 SAMPLE_COLUMNS = 20     # of the grid of samples from the prior
+PART = 400              # images drawn together; bounds the memory
 PAIR_COLUMNS = 5        # of the grid of originals, each beside its reconstruction
 
 
@@ -53,40 +54,42 @@ def evaluate(args):
 def draw(args):
     """Draw from a saved model: from the prior, reconstructions of test images, or points between two of them."""
     model, config = image.load_model(args.sample_from, args)
+    random = torch.Generator().manual_seed(args.seed)           # on the CPU: a seed means the same on every device
     if args.reconstruct:
-        draw_reconstructions(args, model, test_config(args, config))
+        draw_reconstructions(args, model, test_config(args, config), random)
     elif args.interpolate:
-        draw_interpolations(args, model, test_config(args, config))
+        draw_interpolations(args, model, test_config(args, config), random)
     else:
-        z = torch.randn(args.num_samples, config["nz"])
-        images, probabilities = sample(args, model, z)
+        z = torch.randn(args.num_samples, config["nz"], generator=random)
+        images, probabilities = sample(model, z, random)
         image.save_grid(images, SAMPLE_COLUMNS, grid_path(args, "sample"))
         image.save_grid(probabilities, SAMPLE_COLUMNS, grid_path(args, "probability"))
 
 
 @torch.no_grad()
-def draw_reconstructions(args, model, config):
+def draw_reconstructions(args, model, config, random):
     """Test images, each beside a sample of p(x|z) with z the mean of q(z|x)."""
     originals = first_test_images(args, config, args.reconstruct)
-    images, _ = sample(args, model, model.encoder(originals.to(cli.device()))[0])
+    images, _ = sample(model, model.encoder(originals.to(cli.device()))[0], random)
     pairs = torch.stack([originals, images.cpu()], dim=1).flatten(0, 1)
     image.save_grid(pairs, 2 * PAIR_COLUMNS, grid_path(args, "reconstruction"))
 
 
 @torch.no_grad()
-def draw_interpolations(args, model, config):
+def draw_interpolations(args, model, config, random):
     """A row for each pair of test images: samples of p(x|z) with z on the line between their posterior means."""
     originals = first_test_images(args, config, 2 * args.interpolate)
     mean, _ = model.encoder(originals.to(cli.device()))
-    images, _ = sample(args, model, interpolate(mean[::2], mean[1::2], args.steps))
+    images, _ = sample(model, interpolate(mean[::2], mean[1::2], args.steps), random)
     between = images.cpu().view(args.interpolate, args.steps, *images.shape[1:])
     rows = torch.cat([originals[::2].unsqueeze(1), between, originals[1::2].unsqueeze(1)], dim=1)
     image.save_grid(rows.flatten(0, 1), args.steps + 2, grid_path(args, "interpolation"))
 
 
-def test_config(args, config):
-    """The config of the dataset of `args`, on whose test images a model with this config of its own is used."""
-    return {**load_config(args.dataset, image.KEYS, vars(args)), "img_size": config["img_size"]}
+def test_config(args, its_config):
+    """The config of the dataset of `args`, with the image size of the model that it is used on."""
+    config = load_config(args.dataset, image.KEYS, cli.evaluated_as_trained(args, its_config))
+    return {**config, "img_size": its_config["img_size"]}
 
 
 def first_test_images(args, config, count):
@@ -97,11 +100,12 @@ def first_test_images(args, config, count):
     return next(iter(split))
 
 
-def sample(args, model, z):
+def sample(model, z, random):
     """Images and probabilities from p(x|z), [n, 1, height, width] both, with a progress bar."""
-    generator = torch.Generator().manual_seed(args.seed)
-    return model.decoder.sample(z.to(cli.device()), generator,
-                                lambda rows: tqdm(rows, desc="rows", leave=False, disable=not sys.stderr.isatty()))
+    parts = [model.decoder.sample(part.to(cli.device()), random,
+                                  lambda rows: tqdm(rows, desc="rows", leave=False, disable=not sys.stderr.isatty()))
+             for part in z.split(PART)]
+    return tuple(torch.cat(grids) for grids in zip(*parts))
 
 
 def grid_path(args, kind):
@@ -125,8 +129,9 @@ def parse_arguments():
     group.add_argument("--num_samples", type=cli.COUNT, default=400, help="images from the prior")
     group.add_argument("--reconstruct", type=cli.COUNT, metavar="N", help="instead, N test images and reconstructions")
     group.add_argument("--interpolate", type=cli.COUNT, metavar="N", help="or lines between N pairs of test images")
-    group.add_argument("--steps", type=cli.COUNT, default=9, help="points of such a line, its ends included")
-    args = cli.finish_arguments(parser, parser.parse_args())
+    group.add_argument("--steps", type=cli.TWO_OR_MORE, default=9, help="points of such a line, its ends included")
+    args = parser.parse_args()
+    cli.finish_arguments(parser, args, loads_model=args.eval)
     if args.eval and args.sample_from:
         parser.error("--eval and --sample_from exclude each other")
     if (args.reconstruct or args.interpolate) and not args.sample_from:

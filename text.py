@@ -41,8 +41,8 @@ def train(args):
 
 def evaluate(args):
     """Print the test figures of a saved model; its vocabulary and sizes come from its file."""
-    model, vocabulary, _ = text.load_model(args.load_path, args)
-    config = load_config(args.dataset, text.KEYS, vars(args))
+    model, vocabulary, its_config = text.load_model(args.load_path, args)
+    config = load_config(args.dataset, text.KEYS, cli.evaluated_as_trained(args, its_config))
     cli.test(model, text.load_split(config, "test", vocabulary, cli.device()), args, Printer())
 
 
@@ -52,7 +52,8 @@ def parse_arguments():
     cli.add_shared_flags(parser)
     add_flags(parser, text.KEYS)
     decoding.add_flags(parser)
-    args = cli.finish_arguments(parser, parser.parse_args())
+    args = parser.parse_args()
+    cli.finish_arguments(parser, args, loads_model=args.eval or args.encode)
     decoding.check_flags(parser, args)
     return args
 

@@ -63,7 +63,8 @@ def parse_arguments():
     cli.add_shared_flags(parser)
     add_flags(parser, text.KEYS)
     parser.set_defaults(nz=1)
-    args = cli.finish_arguments(parser, parser.parse_args())
+    args = parser.parse_args()
+    cli.finish_arguments(parser, args, loads_model=args.eval)
     single = args.plot_mode == "single"
     args.num_plot = args.num_plot or (50 if single else 500)
     args.max_iterations = args.max_iterations or (SINGLE_ITERATIONS if single else None)

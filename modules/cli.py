@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from modules import metrics
 from modules.errors import Interrupted, UserError
+from modules.precision import PRECISIONS
 from modules.training.checkpoint import load_checkpoint
 from modules.training.loop import Options, Trainer, record_metrics, state_path
 from modules.training.records import Records, environment
@@ -30,7 +31,9 @@ def checked(convert, condition, requirement):
 
 
 COUNT = checked(int, lambda n: n >= 1, "whole number of at least 1")
+TWO_OR_MORE = checked(int, lambda n: n >= 2, "whole number of at least 2")
 NATURAL = checked(int, lambda n: n >= 0, "whole number of at least 0")
+SEED = checked(int, lambda n: 0 <= n < 2**63, "whole number of at least 0 and below 2^63")
 NON_NEGATIVE = checked(float, lambda x: 0 <= x < float("inf"), "number of at least 0")
 POSITIVE = checked(float, lambda x: 0 < x < float("inf"), "number above 0")
 WEIGHT = checked(float, lambda x: 0 <= x <= 1, "number between 0 and 1")
@@ -50,9 +53,9 @@ def add_shared_flags(parser):
     train.add_argument("--inner_clip", choices=("joint", "encoder"), default="joint",
                        help="inner steps clip the norm over all gradients (published), or over the encoder's alone, "
                             "which saves the decoder's")
-    train.add_argument("--precision", choices=("float32", "bf16"), default="float32",
+    train.add_argument("--precision", choices=tuple(PRECISIONS), default="float32",
                        help="of the dearest products in training; evaluation is always float32")
-    train.add_argument("--seed", type=NATURAL, help="wins over --taskid")
+    train.add_argument("--seed", type=SEED, help="wins over --taskid")
     train.add_argument("--taskid", type=checked(int, lambda n: 0 <= n < len(SEEDS), "whole number from 0 to 9"),
                        default=0, help=f"picks the seed among {', '.join(map(str, SEEDS))}")
     train.add_argument("--jobid", type=NATURAL, default=0, help="part of the run's name, to tell runs apart")
@@ -68,22 +71,26 @@ def add_shared_flags(parser):
                       help="pairs of an x and a z that the decoder evaluates at once for it; bounds the memory")
 
 
-def finish_arguments(parser, args):
-    """Settle what several flags decide together: the seed, and that --eval has its model."""
+def finish_arguments(parser, args, loads_model):
+    """Settle what several flags decide together: the seed, and that what reads --load_path has it."""
     if args.seed is None:
         args.seed = SEEDS[args.taskid]
-    encode = getattr(args, "encode", None)      # a flag of text.py
-    if args.eval and encode:
-        parser.error("--eval and --encode exclude each other")
-    if bool(args.eval or encode) != bool(args.load_path):
-        parser.error("--eval and --load_path go together" + (", as do --encode and --load_path" if encode else ""))
+    if bool(loads_model) != bool(args.load_path):
+        parser.error("--eval and --load_path go together" + (", as do --encode and --load_path" if loads_model else ""))
     if args.resume and args.overwrite:
         parser.error("--resume and --overwrite exclude each other")
     return args
 
 
+def evaluated_as_trained(args, its_config):
+    """What overrides the dataset's config where a saved model is evaluated: the flags, and the batch size that it was
+    trained with, since `mi` mixes q(z) over the batch."""
+    return {**vars(args), "batch_size": args.batch_size or its_config["batch_size"]}
+
+
 def device():
-    """The GPU when there is one, else the CPU."""
+    """The GPU when there is one, with float32 that is no TF32, else the CPU."""
+    torch.backends.cudnn.allow_tf32 = False
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -128,6 +135,8 @@ def train_and_test(run_id, model, splits, recipe, args, config, description, obs
         if trainer.progress.tested:
             print(f"{run_id} is finished: its figures stand in {records.paths[0]}; --eval evaluates it again")
             return
+        records.write(None, event="resume", iteration=trainer.progress.iteration, args=description["args"],
+                      config=config, **environment())
     trainer.fit()
     if not trainer.progress.finished:
         print(f"stopped after {trainer.progress.iteration} iterations; --resume with more of them goes on from here")
@@ -184,9 +193,9 @@ def _make_room(paths, args, advice):
 def _check_same_run(path, saved, description):
     """Raise UserError unless settings and training data are those that the saved run was started with."""
     for part in ("args", "config"):
-        for name in {**saved[part], **description[part]}:
-            if name not in MAY_CHANGE_ON_RESUME and saved[part].get(name) != description[part].get(name):
-                raise UserError(f"{path}: the run was started with {name} = {saved[part].get(name)}, not "
+        for name, value in saved[part].items():     # flags that are younger than the run have their defaults
+            if name not in MAY_CHANGE_ON_RESUME and value != description[part].get(name):
+                raise UserError(f"{path}: the run was started with {name} = {value}, not "
                                 f"{description[part].get(name)}; resume it with what it was started with")
     if any(saved.get(name) != description.get(name) for name in ("training_data", "vocabulary")):
         raise UserError(f"{path}: the training data have changed since this run was started; put the old ones back, "

@@ -15,6 +15,7 @@ from modules.gaussian import interpolate
 from modules.reconstruction import describe
 
 ENCODE_BATCH = 256      # sentences of one length that the encoder reads at once
+MAX_LENGTH = 100        # words of a sentence from the prior, at most
 PART = 1000             # sentences generated between two updates of the progress bar
 
 
@@ -27,13 +28,14 @@ def add_flags(parser):
     group.add_argument("--decode_mean", action="store_true", help="from the posterior's mean, not a sample of it")
     group.add_argument("--interpolate", action="store_true",
                        help="instead, sentences between the 1st and 2nd line of --decode_input, the 3rd and 4th, ...")
-    group.add_argument("--steps", type=cli.COUNT, default=9, help="points between two lines, both ends included")
+    group.add_argument("--steps", type=cli.TWO_OR_MORE, default=9, help="points between two lines, both ends included")
     group.add_argument("--decoding_strategy", choices=("greedy", "beam", "sample"), default="greedy")
     group.add_argument("--beam_size", type=cli.COUNT, default=5, help="hypotheses of beam search")
     group.add_argument("--temperature", type=cli.POSITIVE, default=1.0, help="of --decoding_strategy sample")
     group.add_argument("--top_k", type=cli.COUNT, help="sample among the K most probable words")
     group.add_argument("--top_p", type=cli.SHARE, help="sample among the most probable words that have this share")
-    group.add_argument("--max_length", type=cli.COUNT, default=100, help="words of a sentence, at most")
+    group.add_argument("--max_length", type=cli.COUNT, help="words of a sentence, at most (default: as in the longest "
+                                                            f"line of --decode_input, else {MAX_LENGTH})")
     group.add_argument("--encode", type=Path, help="write mean and logvar of q(z|x) for each line of this file (.npz), "
                                                    "with the model of --load_path")
 
@@ -44,6 +46,12 @@ def check_flags(parser, args):
         parser.error("--decode_input needs the model of --decode_from")
     if args.interpolate and not args.decode_input:
         parser.error("--interpolate needs the lines of --decode_input")
+    if args.decode_mean and not args.decode_input:
+        parser.error("--decode_mean needs the lines of --decode_input")
+    if args.decoding_strategy != "sample" and (args.top_k or args.top_p or args.temperature != 1):
+        parser.error("--top_k, --top_p and --temperature belong to --decoding_strategy sample")
+    if args.eval and args.encode:
+        parser.error("--eval and --encode exclude each other")
     if args.decode_from and (args.load_path or args.encode):
         parser.error("--decode_from excludes --eval, --encode and --load_path")
 
@@ -61,13 +69,13 @@ def decode(args, model, vocabulary, config):
         reconstruct(args, model, vocabulary, config, random)
     else:
         z = torch.randn(args.num_samples, config["nz"], generator=random)
-        write_lines(output_path(args, "sample"), generate(args, model, vocabulary, z, random))
+        write_lines(output_path(args, "sample"), generate(args, model, vocabulary, z, random, MAX_LENGTH))
 
 
 def reconstruct(args, model, vocabulary, config, random):
     """Write one sentence for each line, in order, and print how close they come."""
     corpus = read_lines(args.decode_input, vocabulary, config["label"])
-    sentences = generate(args, model, vocabulary, latents(args, model, corpus, random), random)
+    sentences = generate(args, model, vocabulary, latents(args, model, corpus, random), random, longest(corpus))
     write_lines(output_path(args, "rec"), sentences)
     print(describe([vocabulary.sentence(corpus[i].tolist()) for i in range(len(corpus))], sentences))
 
@@ -78,7 +86,8 @@ def between_lines(args, model, vocabulary, config, random):
     if len(corpus) % 2:
         raise UserError(f"{args.decode_input}: {len(corpus)} lines; --interpolate takes them in pairs")
     z = latents(args, model, corpus, random)
-    sentences = generate(args, model, vocabulary, interpolate(z[::2], z[1::2], args.steps), random)
+    sentences = generate(args, model, vocabulary, interpolate(z[::2], z[1::2], args.steps), random,
+                         longest(corpus))
     blocks = [sentences[i:i + args.steps] for i in range(0, len(sentences), args.steps)]
     write_lines(output_path(args, "interpolation"), [line for block in blocks for line in [*block, ""]][:-1])
 
@@ -109,13 +118,21 @@ def latents(args, model, corpus, random):
     return mean + (0.5 * logvar).exp() * noise
 
 
-def generate(args, model, vocabulary, z, random):
-    """One sentence for each z [n, nz], as strings, by the strategy that the flags name."""
-    decoder, z = model.decoder, z.to(cli.device())
+def longest(corpus):
+    """Words of the longest sentence of a corpus, 1 at least."""
+    return max(1, int(np.diff(corpus.offsets).max()) - 2)
+
+
+def generate(args, model, vocabulary, z, random, max_length):
+    """One sentence for each z [n, nz], as strings, by the strategy that the flags name.
+
+    `max_length` words at most, unless --max_length says otherwise.
+    """
+    decoder, z, max_length = model.decoder, z.to(cli.device()), args.max_length or max_length
     strategies = {
-        "greedy": lambda part: generation.greedy(decoder, part, vocabulary, args.max_length),
-        "beam": lambda part: generation.beam_search(decoder, part, vocabulary, args.max_length, args.beam_size),
-        "sample": lambda part: generation.sample(decoder, part, vocabulary, args.max_length, random, args.temperature,
+        "greedy": lambda part: generation.greedy(decoder, part, vocabulary, max_length),
+        "beam": lambda part: generation.beam_search(decoder, part, vocabulary, max_length, args.beam_size),
+        "sample": lambda part: generation.sample(decoder, part, vocabulary, max_length, random, args.temperature,
                                                  args.top_k, args.top_p)}
     parts = tqdm(z.split(PART), desc="sentences", unit=f"x{PART}", leave=False, disable=not sys.stderr.isatty())
     return [vocabulary.sentence(tokens) for part in parts

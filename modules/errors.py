@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_command(main):
-    """Call `main()` as a command: exit code 0, 2 on a `UserError` or a file-system error, 130 when interrupted."""
+    """Call `main()` as a command: exit code 0, 2 on a `UserError`, file-system error or want of memory, 130 if interrupted."""
     try:
         main()
     except UserError as error:
@@ -33,6 +33,12 @@ def run_command(main):
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        print("error: out of memory; smaller --batch_size, --iw_batch, --max_length or --num_samples take less",
+              file=sys.stderr)
         raise SystemExit(2) from None
     except (KeyboardInterrupt, Interrupted) as stop:
         print(f"interrupted{': ' + str(stop) if str(stop) else ''}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """Drawing in the posterior mean space, shared by the plot scripts. No window is needed."""
 
+import math
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot  # noqa: E402
 
+from modules.cli import COUNT  # noqa: E402
 from modules.errors import UserError  # noqa: E402
 from modules.files import replacing  # noqa: E402
 from modules.posterior_space import read_statistics, snapshot_path  # noqa: E402
@@ -23,8 +25,19 @@ INFERENCE_AXIS = r"mean of $q_\phi(z|x)$"
 def add_figure_flags(parser):
     """The flags of every script that draws one figure."""
     parser.add_argument("--format", choices=("pdf", "png"), default="pdf", help="of the figure")
-    parser.add_argument("--dpi", type=int, default=100, help="resolution of a png")
+    parser.add_argument("--dpi", type=COUNT, default=100, help="resolution of a png")
     parser.add_argument("--output", type=Path, help="another place for the figure; its suffix is the format")
+
+
+def add_axis_flag(parser, default=None, help="range of both axes"):
+    """The flag for the range of both axes."""
+    parser.add_argument("--axis", type=float, nargs=2, default=default, metavar=("LOW", "HIGH"), help=help)
+
+
+def check_axis(parser, args):
+    """Refuse a range that is none."""
+    if args.axis and not -math.inf < args.axis[0] < args.axis[1] < math.inf:
+        parser.error(f"--axis {args.axis[0]} {args.axis[1]}: the first must be below the second")
 
 
 def new_figure(rows=1, columns=1, size=3.0):

@@ -33,8 +33,8 @@ SCALE = 2       # pixels of the file for a pixel of an image, each way
 
 def set_up(args, config, device):
     """What a run starts from: (VAE, splits, what a saved model says of itself)."""
+    model = build_vae(config, args.precision, f"config/config_{args.dataset}.py").to(device)
     splits = load_splits(config, device, args.train_limit)
-    model = build_vae(config, args.precision).to(device)
     description = {"domain": "image", "dataset": args.dataset, "config": config,
                    "training_data": [splits["train"].size, splits["train"].num_batches],
                    "args": cli.plain_arguments(args)}
@@ -65,14 +65,17 @@ def _load(config):
     return splits
 
 
-def build_vae(config, precision="float32"):
-    """An image VAE with the published initialisation; raises UserError if no model can be made of the config."""
+def build_vae(config, precision="float32", source="config"):
+    """An image VAE with the published initialisation.
+
+    Raises UserError, naming the `source` of the config, if no model can be made of it.
+    """
     try:
         encoder = ResNetEncoder(config["nz"], config["img_size"], config["enc_layers"])
         decoder = PixelCNNDecoder(config["nz"], config["img_size"], config["dec_kernel_size"], config["dec_layers"],
                                   config["latent_feature_map"], PRECISIONS[precision])
     except ValueError as error:
-        raise UserError(f"config: {error}") from None
+        raise UserError(f"{source}: {error}") from None
     return VAE(encoder, decoder)
 
 
@@ -88,7 +91,7 @@ def load_model(path, args):
     else:
         config = load_config(args.dataset, KEYS, vars(args))
         print(f"{path}: a plain state dict, {len(content['model'])} tensors; read with the config of {args.dataset}")
-    model = build_vae(config)
+    model = build_vae(config, source=path)
     load_weights(model, content["model"], path)
     return model.to(cli.device()).eval(), config
 

@@ -1,8 +1,8 @@
 """Recording the posterior mean space while a model trains: what figures 1 to 3 of the paper are drawn from.
 
 Each file in `plot_data/` is an `.npz` with, for the same training sentences throughout, `model_mean` (the mean of the
-model's true posterior p(z|x), on a grid) and `inference_mean` (the mean of q(z|x)), the average `kl` and `mi` in nats,
-and `settings`, the run's arguments as JSON.
+model's true posterior p(z|x), on a grid) and `inference_mean` (the mean of q(z|x)), their average `kl` and their `mi`,
+both in nats (q(z) mixed over all of these sentences), and `settings`, the run's arguments as JSON.
 """
 
 import json

@@ -1,15 +1,13 @@
 """How close reconstructed sentences come to their originals, and whether they differ at all among themselves."""
 
-import sacrebleu
-
 
 def describe(originals, outputs):
     """One line on the reconstructions `outputs` of `originals`, lists of sentences with spaces between the words.
 
     Unknown words count as `<unk>` on both sides. A collapsed model gives one sentence for every original.
     """
-    return (f"exact match {exact_match(originals, outputs):.2%}, token accuracy {token_accuracy(originals, outputs):.2%}"
-            f", BLEU {bleu(originals, outputs):.2f}, {len(set(outputs))} distinct of {len(outputs)}")
+    return (f"exact match {exact_match(originals, outputs):.2%}, "
+            f"token accuracy {token_accuracy(originals, outputs):.2%}, BLEU {bleu(originals, outputs):.2f}, {len(set(outputs))} distinct of {len(outputs)}")
 
 
 def exact_match(originals, outputs):
@@ -29,4 +27,6 @@ def token_accuracy(originals, outputs):
 
 def bleu(originals, outputs):
     """Corpus BLEU-4 in percent (Papineni et al. 2002; sacrebleu, the words as they are)."""
+    import sacrebleu            # here, as nothing else needs it and it takes a while
+
     return sacrebleu.corpus_bleu(outputs, [originals], tokenize="none", force=True).score

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from matplotlib.animation import FuncAnimation, PillowWriter            # noqa: E402
 
 from modules import figures                                             # noqa: E402
+from modules.cli import COUNT                                           # noqa: E402
 from modules.errors import Parser, UserError, run_command               # noqa: E402
 from modules.files import replacing                                     # noqa: E402
 from modules.posterior_space import read_statistics, trajectory_path    # noqa: E402
@@ -83,12 +84,13 @@ def parse_arguments():
     parser.add_argument("--id", type=int, default=0, help="single: which sentence, counted from 0")
     parser.add_argument("--steps", type=int, nargs=2, metavar=("FIRST", "LAST"),
                         help="single: outer iterations to show (default: all)")
-    parser.add_argument("--axis", type=float, nargs=2, metavar=("LOW", "HIGH"),
-                        help="range of both axes (default: -3 to 3, or what the path needs)")
-    parser.add_argument("--fps", type=int, default=6, help="frames a second")
-    parser.add_argument("--dpi", type=int, default=80, help="resolution")
+    figures.add_axis_flag(parser, help="range of both axes (default: -3 to 3, or what the path needs)")
+    parser.add_argument("--fps", type=COUNT, default=6, help="frames a second")
+    parser.add_argument("--dpi", type=COUNT, default=80, help="resolution")
     parser.add_argument("--output", type=Path, help="another place for the animation")
-    return parser.parse_args()
+    args = parser.parse_args()
+    figures.check_axis(parser, args)
+    return args
 
 
 if __name__ == "__main__":

@@ -58,12 +58,10 @@ def parse_arguments():
                         help="one row for each (default: the runs of which there are statistics)")
     parser.add_argument("--iter", type=int, nargs="+", help="iterations (default: evenly spread over what there is)")
     parser.add_argument("--panels", type=int, default=5, help="of a row, at most, where --iter does not say which")
-    parser.add_argument("--axis", type=float, nargs=2, default=[-3.0, 3.0], metavar=("LOW", "HIGH"),
-                        help="range of both axes")
+    figures.add_axis_flag(parser, [-3.0, 3.0])
     figures.add_figure_flags(parser)
     args = parser.parse_args()
-    if args.axis[0] >= args.axis[1]:
-        parser.error(f"--axis {args.axis[0]} {args.axis[1]}: the first must be below the second")
+    figures.check_axis(parser, args)
     if args.panels < 2:
         parser.error(f"--panels {args.panels}: a row has at least 2")
     return args

@@ -35,10 +35,11 @@ def parse_arguments():
     parser.add_argument("--id", type=int, default=0, help="which sentence, counted from 0")
     parser.add_argument("--steps", type=int, nargs=2, default=[11, 19], metavar=("FIRST", "LAST"),
                         help="outer iterations to show")
-    parser.add_argument("--axis", type=float, nargs=2, metavar=("LOW", "HIGH"),
-                        help="range of both axes (default: what the path needs)")
+    figures.add_axis_flag(parser, help="range of both axes (default: what the path needs)")
     figures.add_figure_flags(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    figures.check_axis(parser, args)
+    return args
 
 
 if __name__ == "__main__":

@@ -193,7 +193,11 @@ def test_killed_and_resumed_the_whole_state_is_the_same(disturbed):
 def test_killed_and_resumed_the_log_is_the_same(disturbed):
     _, whole, pieces, _ = disturbed
     assert log_lines(pieces) == log_lines(whole)
-    assert json_events(pieces) == json_events(whole)
+    events = json_events(pieces)
+    assert [event for event in events if event["event"] != "resume"] == json_events(whole)
+    resumed = [event for event in events if event["event"] == "resume"]
+    assert resumed and all(event["args"]["resume"] and event["config"] == events[0]["config"] and "torch" in event
+                           for event in resumed)
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(disturbed):

@@ -134,7 +134,7 @@ def _lines(path):
         raise UserError(f"{path}: no such file; `python prepare_data.py` fetches the known data sets, "
                         "and the config says where this one is expected")
     try:
-        with open(path, encoding="utf-8-sig") as lines:
+        with open(path, encoding="utf-8-sig", newline="\n") as lines:     # no other character ends a line
             yield from lines
     except UnicodeDecodeError:
         raise UserError(f"{path}, line {_first_undecodable_line(path)}: not UTF-8 text; convert the file to UTF-8"

@@ -103,12 +103,12 @@ class PixelCNN(nn.Module):
     @staticmethod
     def through(x, layers, skips):
         """Send x through the layers, and along the skip paths between them."""
-        outputs = []
+        outputs = []                                        # of the last few layers
         for i, layer in enumerate(layers):
             if i >= REACH:
-                x = x + skips[i - REACH](outputs[i - REACH])
+                x = x + skips[i - REACH](outputs[-REACH])
             x = layer(x)
-            outputs.append(x)
+            outputs = [*outputs, x][-REACH:]
         return x + skips[-1](outputs[-REACH]) if len(layers) >= REACH else x
 
 

@@ -25,7 +25,11 @@ def load_checkpoint(path, domain):
     Raises UserError, naming the file, if it is missing, truncated, no checkpoint of this project, of another domain,
     or needs unpickling of anything but tensors and plain values (which is never done).
     """
-    content = _load_safely(path)
+    return _checked(_load_safely(path), path, domain)
+
+
+def _checked(content, path, domain):
+    """`content` of a file, if it is a checkpoint of the domain; else raises UserError."""
     if not isinstance(content, dict) or content.get("format") != FORMAT or "domain" not in content:
         raise UserError(f"{path}: not a checkpoint of this project (expected format {FORMAT!r})")
     if content["domain"] != domain:
@@ -38,7 +42,7 @@ def load_model_file(path, domain):
     content = _load_safely(path)
     if _is_state_dict(content):
         return {"model": content}
-    content = load_checkpoint(path, domain)
+    _checked(content, path, domain)
     if "config" not in content or not _is_state_dict(content.get("model")):
         raise UserError(f"{path}: damaged; a checkpoint of this project, but without a model and its config in it")
     return content

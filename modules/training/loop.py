@@ -165,11 +165,16 @@ class Trainer:
 
     @contextmanager
     def _only_encoder_gradients(self):
-        """Within: the decoder is a constant if `--inner_clip encoder` says that nobody reads its gradients."""
+        """Within: no gradient for the decoder's parameters if `--inner_clip encoder` says that nobody reads them.
+
+        The running statistics of its batch norm, which evaluation uses, follow the encoder in either case.
+        """
         frozen = self.options.inner_clip == "encoder"
         self.model.decoder.requires_grad_(not frozen)
-        yield
-        self.model.decoder.requires_grad_(True)
+        try:
+            yield
+        finally:
+            self.model.decoder.requires_grad_(True)
 
     def _start_optimisers(self):
         self.encoder_optimiser = self._optimiser(self.encoder_parameters)
