@@ -144,6 +144,21 @@ def test_the_last_line_needs_no_end(decode, trained, ending):
     assert len(sentences(decode, "--decode_input", "few.txt")) == 3
 
 
+def test_only_a_line_feed_ends_a_line(decode, trained):
+    (trained / "few.txt").write_bytes("red\rgreen\none\x0btwo\x85three\n".encode())
+    assert len(sentences(decode, "--decode_input", "few.txt")) == 2
+
+
+def test_reconstructions_may_be_as_long_as_the_longest_line(decode, trained, monkeypatch):
+    (trained / "few.txt").write_text("red\n" + "one " * 130 + "\n")
+    monkeypatch.setattr(generation, "greedy", lambda decoder, z, vocabulary, max_length: torch.full((len(z), max_length),
+                                                                                                 vocabulary.unk))
+    assert [len(line.split()) for line in sentences(decode, "--decode_input", "few.txt")] == [130, 130]
+    flags = ("--decode_input", "few.txt", "--max_length", 7)
+    assert [len(line.split()) for line in sentences(decode, *flags)] == [7, 7]
+    assert [len(line.split()) for line in sentences(decode, "--num_samples", 2)] == [100, 100]
+
+
 def test_a_file_of_empty_lines(decode, trained):
     (trained / "few.txt").write_text("\n\n")
     printed, files = decode("--decode_from", "m.pt", "--decode_input", "few.txt")
@@ -278,6 +293,11 @@ FROM = ("--decode_from", "m.pt")
     (["--encode", "lines.txt"], ["--encode", "--load_path"]),
     (["--encode", "lines.txt", "--load_path", "m.pt", "--eval"], ["--encode", "--eval"]),
     (["--encode", "missing.txt", "--load_path", "m.pt"], ["missing.txt"]),
+    ([*FROM, "--decode_mean"], ["--decode_mean", "--decode_input"]),
+    ([*FROM, "--top_k", "3"], ["--top_k", "sample"]),
+    ([*FROM, "--top_p", "0.5", "--decoding_strategy", "beam"], ["--top_p", "sample"]),
+    ([*FROM, "--temperature", "0.5"], ["--temperature", "sample"]),
+    ([*FROM, "--max_length", "100000000000000"], ["memory", "--max_length"]),
 ], ids=" ".join)
 def test_bad_commands(refused, flags, names):
     refused(*flags, names=names)
@@ -286,7 +306,7 @@ def test_bad_commands(refused, flags, names):
 @pytest.mark.parametrize("flag, value", [
     ("--top_p", "0"), ("--top_p", "1.1"), ("--top_p", "nan"), ("--top_k", "0"), ("--temperature", "0"),
     ("--temperature", "-1"), ("--temperature", "inf"), ("--beam_size", "0"), ("--max_length", "0"),
-    ("--num_samples", "0"), ("--steps", "0"), ("--decoding_strategy", "best")])
+    ("--num_samples", "0"), ("--steps", "1"), ("--decoding_strategy", "best")])
 def test_bad_values(refused, flag, value):
     refused(*FROM, flag, value, names=[flag, value])
 

@@ -170,6 +170,20 @@ def test_any_number_of_samples_in_chunks_of_any_size(call, plain, samples, batch
     assert iw_ppl == pytest.approx(math.exp(iw_nll * last["size"] / last["units"]), abs=1e-3)
 
 
+def test_mi_is_mixed_over_batches_of_the_size_of_training(call, plain, tmp_path, monkeypatch):
+    """Whatever the dataset's config says now, unless a flag does."""
+    other = shutil.copytree(plain[0], tmp_path / "other")
+    config = other / "config" / "config_tiny.py"
+    config.write_text(config.read_text().replace('"batch_size": 4', '"batch_size": 2'))
+    sizes, load_split = [], text.text.load_split
+    monkeypatch.setattr(text.text, "load_split", lambda config, *more: sizes.append(config["batch_size"]) or load_split(
+        config, *more))
+    for flags in ([], ["--batch_size", 3]):
+        ran = call(text.main, *ARGS, *flags, "--eval", "--load_path", f"models/tiny/{PLAIN}.pt", cwd=other)
+        assert (ran.returncode, ran.stderr) == (0, "")
+    assert sizes == [4, 3]
+
+
 def test_another_seed_measures_under_other_noise(call, plain):
     assert evaluate(call, plain[0], "--seed", 1) != evaluate(call, plain[0], "--seed", 2)
 
@@ -280,7 +294,7 @@ def test_bad_commands(call, workspace, args, names):
     ("--nz", "0"), ("--nz", "-1"), ("--nz", "2.5"), ("--nz", "two"), ("--epochs", "0"), ("--batch_size", "0"),
     ("--train_limit", "0"), ("--dec_dropout_in", "1"), ("--dec_dropout_out", "nan"), ("--enc_type", "gru"),
     ("--aggressive", "2"), ("--warm_up", "-1"), ("--kl_start", "1.1"), ("--kl_start", "nan"), ("--momentum", "1"),
-    ("--taskid", "10"), ("--seed", "-1"), ("--seed", "x"), ("--nsamples", "0"), ("--iw_nsamples", "0"),
+    ("--taskid", "10"), ("--seed", "-1"), ("--seed", "x"), ("--seed", "99999999999999999999"), ("--nsamples", "0"), ("--iw_nsamples", "0"),
     ("--iw_batch", "0"), ("--inner_clip", "decoder"), ("--save_every", "-1"), ("--precision", "float16"),
 ])
 def test_bad_values_of_flags(call, workspace, flag, value):

@@ -162,6 +162,14 @@ def test_missing_statistics(workspace, call, script, args, says):
     assert ran.returncode == 2 and says in ran.stderr and ran.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("script", ["plot_multiple", "plot_single", "animate"])
+@pytest.mark.parametrize("flags", [("--dpi", 0), ("--axis", "nan", 1), ("--axis", 1, 1), ("--axis", 0, "inf")],
+                         ids=lambda flags: " ".join(map(str, flags)))
+def test_bad_flags_of_figures(workspace, call, script, flags):
+    ran = call(plot_script(script).main, *flags, cwd=workspace)
+    assert ran.returncode == 2 and flags[0] in ran.stderr and ran.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("args, says", [(["--nz", "2"], "one latent"), (["--dz", "0"], "no grid"),
                                         (["--zmin", "7"], "no grid"), (["--plot_mode", "double"], "plot_mode")])
 def test_bad_flags(workspace, call, args, says):
