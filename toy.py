@@ -58,7 +58,7 @@ def parse_arguments():
     toy.add_argument("--plot_niter", type=cli.COUNT, default=200, help="iterations between two clouds")
     toy.add_argument("--optim", choices=("sgd", "adam"), default="sgd", help="sgd: rate 1.0; adam: rate 1e-3")
     toy.add_argument("--max_iterations", type=cli.COUNT,
-                     help=f"stop after that many outer iterations (default: {SINGLE_ITERATIONS} in single mode, else none)")
+                     help=f"stop after that many outer iterations (default: none; single mode: {SINGLE_ITERATIONS})")
     parser.add_argument("--dataset", default="synthetic", help="a text data set with a config")
     cli.add_shared_flags(parser)
     add_flags(parser, text.KEYS)

@@ -65,7 +65,8 @@ def main():
         print(f"{name}: lengths {lengths[0]} to {lengths[-1]}, {sum(lengths) / len(lengths):.1f} on average, "
               f"{len(set(map(tuple, sentences)))} distinct sentences")
     print(f"{f'median ms a sentence, of {TURNS} turns':42}{'one by one':>12}{'batched':>10}{'ratio':>8}")
-    for name, plain in (("beam", "textbook beam, hypotheses one by one"), ("beam", "textbook beam, hypotheses together"),
+    for name, plain in (("beam", "textbook beam, hypotheses one by one"),
+                        ("beam", "textbook beam, hypotheses together"),
                         ("greedy", "greedy one by one")):
         one_by_one, batched = 1e3 * seconds[plain] / len(part), 1e3 * seconds[name] / len(z)
         print(f"{plain:42}{one_by_one:12.2f}{batched:10.2f}{one_by_one / batched:8.1f}")

@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_command(main):
-    """Call `main()` as a command: exit code 0, 2 on a `UserError`, file-system error or want of memory, 130 if interrupted."""
+    """Call `main()` as a command: exit code 0, 130 if interrupted, 2 on bad input or a lack of memory or disk."""
     try:
         main()
     except UserError as error:

@@ -7,7 +7,8 @@ def describe(originals, outputs):
     Unknown words count as `<unk>` on both sides. A collapsed model gives one sentence for every original.
     """
     return (f"exact match {exact_match(originals, outputs):.2%}, "
-            f"token accuracy {token_accuracy(originals, outputs):.2%}, BLEU {bleu(originals, outputs):.2f}, {len(set(outputs))} distinct of {len(outputs)}")
+            f"token accuracy {token_accuracy(originals, outputs):.2%}, BLEU {bleu(originals, outputs):.2f}, "
+            f"{len(set(outputs))} distinct of {len(outputs)}")
 
 
 def exact_match(originals, outputs):

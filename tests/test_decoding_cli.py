@@ -151,8 +151,8 @@ def test_only_a_line_feed_ends_a_line(decode, trained):
 
 def test_reconstructions_may_be_as_long_as_the_longest_line(decode, trained, monkeypatch):
     (trained / "few.txt").write_text("red\n" + "one " * 130 + "\n")
-    monkeypatch.setattr(generation, "greedy", lambda decoder, z, vocabulary, max_length: torch.full((len(z), max_length),
-                                                                                                 vocabulary.unk))
+    monkeypatch.setattr(generation, "greedy", lambda decoder, z, vocabulary, max_length: torch.full(
+        (len(z), max_length), vocabulary.unk))
     assert [len(line.split()) for line in sentences(decode, "--decode_input", "few.txt")] == [130, 130]
     flags = ("--decode_input", "few.txt", "--max_length", 7)
     assert [len(line.split()) for line in sentences(decode, *flags)] == [7, 7]

@@ -294,7 +294,8 @@ def test_bad_commands(call, workspace, args, names):
     ("--nz", "0"), ("--nz", "-1"), ("--nz", "2.5"), ("--nz", "two"), ("--epochs", "0"), ("--batch_size", "0"),
     ("--train_limit", "0"), ("--dec_dropout_in", "1"), ("--dec_dropout_out", "nan"), ("--enc_type", "gru"),
     ("--aggressive", "2"), ("--warm_up", "-1"), ("--kl_start", "1.1"), ("--kl_start", "nan"), ("--momentum", "1"),
-    ("--taskid", "10"), ("--seed", "-1"), ("--seed", "x"), ("--seed", "99999999999999999999"), ("--nsamples", "0"), ("--iw_nsamples", "0"),
+    ("--taskid", "10"), ("--seed", "-1"), ("--seed", "x"), ("--seed", "99999999999999999999"), ("--nsamples", "0"),
+    ("--iw_nsamples", "0"),
     ("--iw_batch", "0"), ("--inner_clip", "decoder"), ("--save_every", "-1"), ("--precision", "float16"),
 ])
 def test_bad_values_of_flags(call, workspace, flag, value):

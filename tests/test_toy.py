@@ -1,4 +1,4 @@
-"""The posterior mean space: the model posterior against quadrature, the order of half-steps, the scripts on tiny data."""
+"""The posterior mean space: the model posterior against quadrature, the order of half-steps, scripts on tiny data."""
 
 import importlib.util
 import math
