@@ -20,6 +20,7 @@ def main():
     args = parse_arguments()
     figure, ((mi_panel, kl_panel),) = figures.pyplot.subplots(1, 2, figsize=(8, 3.2), squeeze=False, sharex=True,
                                                               layout="constrained")
+    later_kl = [0.0]        # the first KL of an encoder can be a thousand times what follows: it may leave the panel
     for path in args.logs:
         events = read_events(path)
         reports = [event for event in events if event["event"] == "report"]
@@ -28,6 +29,9 @@ def main():
         iterations = [report["iteration"] for report in reports]
         for panel, name in ((mi_panel, "mi"), (kl_panel, "kl")):
             panel.plot(iterations, [report[name] for report in reports], linewidth=1.2, label=label(path, events[0]))
+        later_kl += [report["kl"] for report in reports[len(reports) // 2:]]
+    top = 2 * max(later_kl) or 1.0
+    kl_panel.set_ylim(-0.05 * top, top)
     for panel, title in ((mi_panel, "mutual information of x and z"), (kl_panel, "KL(q(z|x) || p(z))")):
         panel.set(title=title, xlabel="decoder updates", ylabel="nats")
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
