@@ -138,6 +138,8 @@ def parse_arguments():
         parser.error("--reconstruct and --interpolate need the model of --sample_from")
     if args.reconstruct and args.interpolate:
         parser.error("--reconstruct and --interpolate exclude each other")
+    if args.resume and (args.eval or args.sample_from):
+        parser.error("--resume goes on with training; --eval and --sample_from do not train")
     return args
 
 

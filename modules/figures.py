@@ -69,17 +69,16 @@ def fitting_limits(*values):
     return low - margin, high + margin
 
 
-def draw_moves(axes, model_mean, inference_mean):
+def draw_moves(axes, model_mean, inference_mean, half):
     """The path of one sentence through consecutive half-steps: encoder moves vertical, decoder moves horizontal.
 
-    model_mean, inference_mean: [half-steps + 1]. Returns the artists.
+    model_mean, inference_mean, half: [half-steps + 1]; half says which network moved to get there. Returns the artists.
     """
     artists = []
     for i in range(1, len(model_mean)):
-        moved_model = abs(model_mean[i] - model_mean[i - 1]) > abs(inference_mean[i] - inference_mean[i - 1])
         artists.append(axes.annotate(
             "", (model_mean[i], inference_mean[i]), (model_mean[i - 1], inference_mean[i - 1]),
-            arrowprops={"arrowstyle": "->", "color": DECODER if moved_model else ENCODER, "linewidth": 1.2,
+            arrowprops={"arrowstyle": "->", "color": ENCODER if half[i] == "encoder" else DECODER, "linewidth": 1.2,
                         "shrinkA": 0, "shrinkB": 0}))
     artists.append(axes.scatter(model_mean[:1], inference_mean[:1], s=14, color=POINT, zorder=3))
     return artists

@@ -33,13 +33,14 @@ def single_frames(panel, args):
     first, last = args.steps or (int(trajectory["iteration"].min()), int(trajectory["iteration"].max()))
     part = figures.between_steps(trajectory, first, last)
     model_mean, inference_mean = (mean[part] for mean in figures.point_path(trajectory, args.id))
-    iterations = trajectory["iteration"][part]
+    iterations, half = trajectory["iteration"][part], trajectory["half"][part]
     figures.prepare_axes(panel, args.axis or figures.fitting_limits(model_mean, inference_mean))
     figures.move_legend(panel)
 
     def draw(i):
         panel.set_title(f"{figures.NAMES[args.aggressive]}, step {iterations[i]}", fontsize=10)
-        return figures.draw_moves(panel, model_mean[max(0, i - 1):i + 1], inference_mean[max(0, i - 1):i + 1])
+        move = slice(max(0, i - 1), i + 1)
+        return figures.draw_moves(panel, model_mean[move], inference_mean[move], half[move])
 
     return draw, len(iterations)
 

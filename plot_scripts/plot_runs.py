@@ -47,7 +47,8 @@ def label(path, event):
     if settings is None:
         return path.stem
     method = figures.NAMES[settings["aggressive"]] + (", annealed" if settings["kl_start"] < 1 else "")
-    return f"{settings['dataset']} {method} ({settings['seed']})"
+    job = f", job {settings['jobid']}" if settings["jobid"] else ""
+    return f"{settings['dataset']} {method} ({settings['seed']}{job})"
 
 
 def parse_arguments():

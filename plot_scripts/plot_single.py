@@ -21,7 +21,7 @@ def main():
     model_mean, inference_mean = (mean[part] for mean in figures.point_path(trajectory, args.id))
     figure, axes = figures.new_figure(size=4.0)
     figures.prepare_axes(axes[0, 0], args.axis or figures.fitting_limits(model_mean, inference_mean))
-    figures.draw_moves(axes[0, 0], model_mean, inference_mean)
+    figures.draw_moves(axes[0, 0], model_mean, inference_mean, trajectory["half"][part])
     figures.move_legend(axes[0, 0])
     axes[0, 0].set(xlabel=figures.MODEL_AXIS, ylabel=figures.INFERENCE_AXIS,
                    title=f"{figures.NAMES[args.aggressive]}, steps {args.steps[0]} to {args.steps[1]}")
