@@ -85,10 +85,10 @@ def draw_moves(axes, model_mean, inference_mean, half):
 
 
 def move_legend(axes):
-    """Say which colour is which half-step."""
+    """Say, below the axes, which colour is which half-step."""
     axes.plot([], [], color=ENCODER, label=r"encoder step ($\phi$)")
     axes.plot([], [], color=DECODER, label=r"decoder step ($\theta$)")
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
 
 
 def point_path(trajectory, point):
