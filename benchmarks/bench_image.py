@@ -33,6 +33,7 @@ from benchmarks.textbook import textbook_step  # noqa: E402
 from benchmarks.textbook_image import TextbookImageVAE  # noqa: E402
 from modules.decoders.pixelcnn import PixelCNNDecoder  # noqa: E402
 from modules.encoders.resnet import ResNetEncoder  # noqa: E402
+from modules.precision import PRECISIONS  # noqa: E402
 from modules.training.recipe import IMAGE  # noqa: E402
 from modules.vae import VAE  # noqa: E402
 
@@ -42,7 +43,6 @@ SIDE, BATCH, BATCHES = 28, 50, 4    # pixels, images, different batches
 IW_IMAGES, IW_SAMPLES = 1, 100
 INK = 0.15                          # share of the pixels that are 1
 SAMPLES = 400                       # images, as image.py draws
-DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Images:
@@ -117,7 +117,7 @@ def project_model(precision="float32", side=SIDE):
     torch.manual_seed(0)
     img_size = [1, side, side]
     return VAE(ResNetEncoder(NZ, img_size, ENC_LAYERS),
-               PixelCNNDecoder(NZ, img_size, KERNELS, [CHANNELS] * len(KERNELS), PLANES, DTYPES[precision]))
+               PixelCNNDecoder(NZ, img_size, KERNELS, [CHANNELS] * len(KERNELS), PLANES, PRECISIONS[precision]))
 
 
 def project_trainer(split, inner_clip, precision, recipe=RECIPE):
