@@ -11,7 +11,7 @@ from modules import cli, generation
 from modules.data.text import read_lines
 from modules.errors import UserError
 from modules.files import replacing
-from modules.gaussian import interpolate
+from modules.gaussian import interpolate, reparameterize
 from modules.reconstruction import describe
 
 ENCODE_BATCH = 256      # sentences of one length that the encoder reads at once
@@ -112,10 +112,7 @@ def posteriors(model, corpus):
 def latents(args, model, corpus, random):
     """A z for each sentence of a corpus, [sentences, nz]: a sample of its posterior, or with --decode_mean the mean."""
     mean, logvar = posteriors(model, corpus)
-    if args.decode_mean:
-        return mean
-    noise = torch.randn(mean.shape, generator=random).to(mean.device)
-    return mean + (0.5 * logvar).exp() * noise
+    return mean if args.decode_mean else reparameterize(mean.cpu(), logvar.cpu(), 1, random).squeeze(1)
 
 
 def longest(corpus):
