@@ -42,7 +42,7 @@ def train(args):
     """Train on the dataset of `args`, then test the best model."""
     config = load_config(args.dataset, image.KEYS, vars(args))
     model, splits, description = image.set_up(args, config, cli.device())
-    cli.train_and_test(run_name(args), model, splits, IMAGE, args, config, description)
+    cli.train_and_test(image.run_name(args), model, splits, IMAGE, args, config, description)
 
 
 def evaluate(args):
@@ -70,7 +70,7 @@ def draw(args):
 def draw_reconstructions(args, model, config, random):
     """Test images, each beside a sample of p(x|z) with z the mean of q(z|x)."""
     originals = first_test_images(args, config, args.reconstruct)
-    images, _ = sample(model, model.encoder(originals.to(cli.device()))[0], random)
+    images, _ = sample(model, model.posterior(originals.to(cli.device()))[0], random)
     pairs = torch.stack([originals, images.cpu()], dim=1).flatten(0, 1)
     image.save_grid(pairs, 2 * PAIR_COLUMNS, grid_path(args, "reconstruction"))
 
@@ -79,7 +79,7 @@ def draw_reconstructions(args, model, config, random):
 def draw_interpolations(args, model, config, random):
     """A row for each pair of test images: samples of p(x|z) with z on the line between their posterior means."""
     originals = first_test_images(args, config, 2 * args.interpolate)
-    mean, _ = model.encoder(originals.to(cli.device()))
+    mean, _ = model.posterior(originals.to(cli.device()))
     images, _ = sample(model, interpolate(mean[::2], mean[1::2], args.steps), random)
     between = images.cpu().view(args.interpolate, args.steps, *images.shape[1:])
     rows = torch.cat([originals[::2].unsqueeze(1), between, originals[1::2].unsqueeze(1)], dim=1)
@@ -111,12 +111,6 @@ def sample(model, z, random):
 def grid_path(args, kind):
     """Where a grid of images goes."""
     return Path("samples", f"{args.sample_from.stem}_{kind}.png")
-
-
-def run_name(args):
-    """What the name of an image run's files says of it."""
-    return (f"{args.dataset}_aggressive{args.aggressive}_ns{args.nsamples}_kls{args.kl_start:.1f}_warm{args.warm_up}_"
-            f"{args.jobid}_{args.taskid}_{args.seed}")
 
 
 def parse_arguments():

@@ -28,6 +28,8 @@ def main():
     config = load_config(args.dataset, text.KEYS, vars(args))
     if config["nz"] != 1:
         raise UserError(f"--nz {config['nz']}: the posterior mean space is drawn for one latent dimension")
+    if config["model"] == "lm":
+        raise UserError("--model lm: without a latent variable there is no posterior mean to draw")
     device = cli.device()
     model, splits, vocabulary, description = text.set_up(args, config, device)
     recipe = TOY if args.optim == "sgd" else dataclasses.replace(TOY, optimiser="adam", lr=1e-3)

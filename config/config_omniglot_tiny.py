@@ -7,8 +7,8 @@ params = {
     "dec_kernel_size": [7, 5],
     "dec_layers": [16, 16],
     "latent_feature_map": 4,
-    "batch_size": 25,
-    "epochs": 40,
+    "batch_size": 16,
+    "epochs": 10,
     "test_nepoch": 50,
     "data_file": "datasets/omniglot_data/omniglot.pt",
 }

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from modules import metrics
 from modules.errors import Interrupted, UserError
 from modules.precision import PRECISIONS
-from modules.training.checkpoint import load_checkpoint
+from modules.training.checkpoint import load_checkpoint, load_encoder
 from modules.training.loop import Options, Trainer, record_metrics, state_path
 from modules.training.records import Records, environment
 
@@ -47,6 +47,13 @@ def add_shared_flags(parser):
     train.add_argument("--train_limit", type=COUNT, help="read only this many training sentences or images")
     train.add_argument("--warm_up", type=NATURAL, default=10, help="epochs over which the KL weight grows to 1")
     train.add_argument("--kl_start", type=WEIGHT, default=1.0, help="KL weight at the start")
+    train.add_argument("--kl_cycles", type=COUNT, default=1,
+                       help="go through the warm-up that many times, the weight staying 1 for as long in between")
+    train.add_argument("--beta", type=NON_NEGATIVE, default=1.0, help="multiplies the KL weight; 0: an autoencoder")
+    train.add_argument("--free_bits", type=NON_NEGATIVE, default=0.0, help="nats of KL without a penalty ...")
+    train.add_argument("--free_bits_over", choices=("dimension", "sum"), default="dimension",
+                       help="... for each dimension of z, or for their sum")
+    train.add_argument("--encoder_from", type=Path, help="start with the encoder of this saved model")
     train.add_argument("--nsamples", type=COUNT, default=1, help="draws of z per x in training")
     train.add_argument("--momentum", type=checked(float, lambda x: 0 <= x < 1, "number from 0 to below 1"), default=0,
                        help="momentum of SGD")
@@ -96,8 +103,19 @@ def device():
 
 def run_name(args):
     """What the name of a text run's files says of it."""
-    return (f"{args.dataset}_aggressive{args.aggressive}_kls{args.kl_start:.2f}_warm{args.warm_up}_"
+    return (f"{args.dataset}_aggressive{args.aggressive}_kls{args.kl_start:.2f}_warm{args.warm_up}_{method_tag(args)}"
             f"{args.jobid}_{args.taskid}_{args.seed}")
+
+
+def method_tag(args):
+    """What a name says, after the warm-up, of the methods that the paper's own names do not tell of."""
+    free = "free" if args.free_bits_over == "dimension" else "freesum"
+    parts = [("cycles", args.kl_cycles, args.kl_cycles > 1), ("", args.model, args.model in ("lm", "savae")),
+             ("beta", args.beta, args.beta != 1), (free, args.free_bits, args.free_bits),
+             ("bn", args.bn_gamma, args.bn_gamma), ("rate", args.committed_rate, args.committed_rate),
+             ("init", "", args.encoder_from)]
+    return "".join(f"{name}{value:g}_" if isinstance(value, (int, float)) else f"{name}{value}_"
+                   for name, value, told in parts if told)
 
 
 def train_and_test(run_id, model, splits, recipe, args, config, description, observer=None, max_iterations=None):
@@ -114,6 +132,8 @@ def train_and_test(run_id, model, splits, recipe, args, config, description, obs
     if args.resume:
         saved = _saved_state(model_path, description)
     else:
+        if args.encoder_from:
+            load_encoder(model, args.encoder_from, description)
         _make_room([model_path, state_path(model_path), folder / f"{run_id}.log", folder / f"{run_id}.jsonl"], args,
                    "this run has been made before; --resume goes on with it, --overwrite starts it again, --jobid N "
                    "gives this one another name")
@@ -123,7 +143,8 @@ def train_and_test(run_id, model, splits, recipe, args, config, description, obs
     options = Options(aggressive=bool(args.aggressive), kl_start=args.kl_start, warm_up=args.warm_up,
                       epochs=config["epochs"], test_nepoch=config["test_nepoch"], nsamples=args.nsamples,
                       inner_clip=args.inner_clip, momentum=args.momentum, save_every=args.save_every, seed=args.seed,
-                      max_iterations=max_iterations or math.inf)
+                      beta=args.beta, kl_cycles=args.kl_cycles, free_bits=args.free_bits,
+                      free_bits_over=args.free_bits_over, max_iterations=max_iterations or math.inf)
     trainer = Trainer(model, splits, recipe, options, records, model_path, description, observer)
     if saved is None:
         records.write(None, event="run", id=run_id, args=description["args"], config=config, **environment())

@@ -41,6 +41,15 @@ def wholes(low):
     return _named(check, f"whole numbers >= {low} with commas between them")
 
 
+def number(low, high):
+    """A checker for numbers above `low` and at most `high`."""
+    def check(value):
+        if isinstance(value, bool) or not low < float(value) <= high:
+            raise ValueError(f"must be above {low} and at most {high}, not {value!r}")
+        return float(value)
+    return _named(check, f"number above {low} and at most {high}")
+
+
 def fraction(value):
     """A number at least 0 and below 1."""
     if isinstance(value, bool) or not 0 <= float(value) < 1:

@@ -104,7 +104,7 @@ def encode(args, model, vocabulary, config):
 @torch.no_grad()
 def posteriors(model, corpus):
     """Mean and log-variance of q(z|x) for each sentence of a corpus, in order: [sentences, nz] both."""
-    encoded = [(rows, *model.encoder(x)) for rows, x in corpus.batches(ENCODE_BATCH, cli.device())]
+    encoded = [(rows, *model.posterior(x)) for rows, x in corpus.batches(ENCODE_BATCH, cli.device())]
     order = torch.cat([rows for rows, _, _ in encoded]).argsort()
     return tuple(torch.cat(parts)[order.to(parts[0].device)] for parts in list(zip(*encoded))[1:])
 

@@ -23,9 +23,14 @@ def interpolate(start, end, steps):
     return torch.lerp(start.unsqueeze(1), end.unsqueeze(1), weights).flatten(0, 1)
 
 
+def kl_per_dimension(mean, logvar):
+    """KL(N(mean, exp(logvar)) || N(0, 1)) of each dimension by itself: [batch, nz] -> [batch, nz]."""
+    return 0.5 * (mean.square() + logvar.exp() - logvar - 1)
+
+
 def kl_to_standard_normal(mean, logvar):
     """KL(N(mean, diag exp(logvar)) || N(0, I)) of each row: [batch, nz] -> [batch]."""
-    return 0.5 * (mean.square() + logvar.exp() - logvar - 1).sum(dim=-1)
+    return kl_per_dimension(mean, logvar).sum(dim=-1)
 
 
 def log_density(z, mean, logvar):

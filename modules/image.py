@@ -4,16 +4,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from modules import cli
+from modules import cli, latent
 from modules.config import Key, check_config, load_config, text, whole, wholes
 from modules.data.images import ImageSplit, TrainingImages, load_images
 from modules.decoders.pixelcnn import PixelCNNDecoder
+from modules.encoders.gaussian import NoEncoder
 from modules.encoders.resnet import ResNetEncoder
 from modules.errors import UserError
 from modules.files import replacing
 from modules.precision import PRECISIONS
 from modules.training.checkpoint import load_model_file, load_weights
-from modules.vae import VAE
 
 KEYS = {
     "img_size": Key(wholes(1), "channels (1), height and width of an image"),
@@ -26,6 +26,7 @@ KEYS = {
     "epochs": Key(whole(1), "epochs, at most"),
     "test_nepoch": Key(whole(1), "epochs between two evaluations on the test split"),
     "data_file": Key(text, "a .pt or .npz file of training, validation and test images"),
+    **latent.keys(svi_steps=10),
 }
 GAP = 2         # pixels between two pictures of a grid
 SCALE = 2       # pixels of the file for a pixel of an image, each way
@@ -33,6 +34,7 @@ SCALE = 2       # pixels of the file for a pixel of an image, each way
 
 def set_up(args, config, device):
     """What a run starts from: (VAE, splits, what a saved model says of itself)."""
+    latent.check(args, config)
     model = build_vae(config, args.precision, f"config/config_{args.dataset}.py").to(device)
     splits = load_splits(config, device, args.train_limit)
     description = {"domain": "image", "dataset": args.dataset, "config": config,
@@ -70,13 +72,15 @@ def build_vae(config, precision="float32", source="config"):
 
     Raises UserError, naming the `source` of the config, if no model can be made of it.
     """
+    nz = latent.dimensions(config)
     try:
-        encoder = ResNetEncoder(config["nz"], config["img_size"], config["enc_layers"])
-        decoder = PixelCNNDecoder(config["nz"], config["img_size"], config["dec_kernel_size"], config["dec_layers"],
+        encoder = (ResNetEncoder(nz, config["img_size"], config["enc_layers"], latent.constraints(config)) if nz
+                   else NoEncoder())
+        decoder = PixelCNNDecoder(nz, config["img_size"], config["dec_kernel_size"], config["dec_layers"],
                                   config["latent_feature_map"], PRECISIONS[precision])
     except ValueError as error:
         raise UserError(f"{source}: {error}") from None
-    return VAE(encoder, decoder)
+    return latent.assemble(encoder, decoder, config)
 
 
 def load_model(path, args):
@@ -94,6 +98,12 @@ def load_model(path, args):
     model = build_vae(config, source=path)
     load_weights(model, content["model"], path)
     return model.to(cli.device()).eval(), config
+
+
+def run_name(args):
+    """What the name of an image run's files says of it."""
+    return (f"{args.dataset}_aggressive{args.aggressive}_ns{args.nsamples}_kls{args.kl_start:.1f}_warm{args.warm_up}_"
+            f"{cli.method_tag(args)}{args.jobid}_{args.taskid}_{args.seed}")
 
 
 def save_grid(images, columns, path):

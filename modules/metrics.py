@@ -54,7 +54,7 @@ def posteriors(model, split, seed):
     generator = torch.Generator(_device(model)).manual_seed(seed)
     encoded = []
     for x in split:
-        mean, logvar = model.encoder(x)
+        mean, logvar = model.posterior(x, generator)
         encoded.append((mean, logvar, reparameterize(mean, logvar, 1, generator).squeeze(1)))
     return encoded
 
@@ -88,7 +88,7 @@ def evaluate(model, split, seed):
 
 @torch.no_grad()
 def quick_look(model, split, seed):
-    """(mutual information, active units) from the encoder alone, for the reports during an epoch."""
+    """(mutual information, active units) from q(z|x) alone, for the reports during an epoch."""
     with evaluation_mode(model):
         encoded = posteriors(model, split, seed)
         return mutual_information(encoded), active_units(torch.cat([mean for mean, _, _ in encoded]))

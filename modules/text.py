@@ -2,14 +2,14 @@
 
 import torch
 
-from modules import cli
+from modules import cli, latent
 from modules.config import Key, check_config, fraction, load_config, one_of, text, whole, yes_no
 from modules.data.text import TextSplit, Vocabulary, read_corpus
 from modules.decoders.lstm import LSTMDecoder
+from modules.encoders.gaussian import NoEncoder
 from modules.encoders.lstm import LSTMEncoder
 from modules.precision import PRECISIONS
 from modules.training.checkpoint import load_model_file, load_weights
-from modules.vae import VAE
 
 KEYS = {
     "enc_type": Key(one_of("lstm"), "encoder", "lstm"),
@@ -28,11 +28,13 @@ KEYS = {
     "test_data": Key(text, "test file"),
     "label": Key(yes_no, "whether a line is label<TAB>text", False),
     "vocab_limit": Key(whole(1), "keep only that many of the most frequent words (default: all)", None),
+    **latent.keys(svi_steps=20),
 }
 
 
 def set_up(args, config, device):
     """What a run starts from: (VAE, splits, Vocabulary, what a saved model says of itself)."""
+    latent.check(args, config)
     splits, vocabulary = load_splits(config, device, args.train_limit)
     model = build_vae(config, vocabulary, args.precision).to(device)
     description = {"domain": "text", "dataset": args.dataset, "config": config, "vocabulary": vocabulary.words,
@@ -58,11 +60,12 @@ def load_split(config, name, vocabulary, device):
 
 def build_vae(config, vocabulary, precision="float32"):
     """A text VAE with the published initialisation: weights from U(-0.01, 0.01), embeddings from U(-0.1, 0.1)."""
-    size = len(vocabulary)
-    encoder = LSTMEncoder(size, config["nz"], config["ni"], config["enc_nh"])
-    decoder = LSTMDecoder(size, config["nz"], config["ni"], config["dec_nh"], config["dec_dropout_in"],
+    size, nz = len(vocabulary), latent.dimensions(config)
+    encoder = (LSTMEncoder(size, nz, config["ni"], config["enc_nh"], latent.constraints(config)) if nz
+               else NoEncoder())
+    decoder = LSTMDecoder(size, nz, config["ni"], config["dec_nh"], config["dec_dropout_in"],
                           config["dec_dropout_out"], PRECISIONS[precision])
-    model = VAE(encoder, decoder)
+    model = latent.assemble(encoder, decoder, config)
     for name, parameter in model.named_parameters():
         bound = 0.1 if "embed" in name else 0.01
         torch.nn.init.uniform_(parameter, -bound, bound)

@@ -5,13 +5,13 @@ import math
 import torch
 from torch import nn
 
-from modules.gaussian import kl_to_standard_normal, log_density, log_standard_normal, reparameterize
+from modules.gaussian import kl_per_dimension, log_density, log_standard_normal, reparameterize
 
 
 class VAE(nn.Module):
     """An encoder q(z|x), a decoder p(x|z) and the prior N(0, I).
 
-    The encoder offers `sample(x, nsamples) -> z, mean, logvar`, the decoder `reconstruction(x, z) -> -log p(x|z)`;
+    The encoder is called as `encoder(x) -> mean, logvar`, the decoder offers `reconstruction(x, z) -> -log p(x|z)`;
     nothing here knows what x is.
     """
 
@@ -20,14 +20,23 @@ class VAE(nn.Module):
         self.encoder = encoder
         self.decoder = decoder
 
-    def elbo_terms(self, x, nsamples=1, generator=None):
-        """Reconstruction -log p(x|z) averaged over `nsamples` draws, and KL(q(z|x) || N(0, I)), in nats.
+    def posterior(self, x, generator=None, kl_weight=1.0):
+        """Mean and log-variance of q(z|x), [batch, nz] both: what the encoder says.
 
-        The negative ELBO is their sum (paper, equation 1). Both [batch].
+        A model that infers otherwise (`modules.semi_amortised`) may draw from `generator` and needs the KL weight of
+        the ELBO that it is to maximise.
         """
-        z, mean, logvar = self.encoder.sample(x, nsamples, generator)
-        reconstruction = self.decoder.reconstruction(x, z).mean(dim=1)
-        return reconstruction, kl_to_standard_normal(mean, logvar)
+        return self.encoder(x)
+
+    def elbo_terms(self, x, nsamples=1, kl_weight=1.0):
+        """Reconstruction -log p(x|z) averaged over `nsamples` draws [batch], and KL(q(z|x) || N(0, I)) of each
+        dimension [batch, nz], in nats.
+
+        The negative ELBO is the sum of them all (paper, equation 1). `kl_weight` is only for `posterior`.
+        """
+        mean, logvar = self.posterior(x, kl_weight=kl_weight)
+        z = reparameterize(mean, logvar, nsamples)
+        return self.decoder.reconstruction(x, z).mean(dim=1), kl_per_dimension(mean, logvar)
 
     @torch.no_grad()
     def iw_nll(self, x, nsamples, max_rows, generator=None):
@@ -38,7 +47,9 @@ class VAE(nn.Module):
         """
         if nsamples < 1:
             raise ValueError(f"the importance-weighted estimate needs at least 1 sample, not {nsamples}")
-        mean, logvar = self.encoder(x)
+        mean, logvar = self.posterior(x, generator)
+        if mean.size(1) == 0:
+            nsamples = 1            # without a latent variable the first estimate is exact
         draws = max(1, min(nsamples, max_rows // len(x)))
         log_weights = []
         while (drawn := sum(part.size(1) for part in log_weights)) < nsamples:

@@ -4,22 +4,23 @@ import torch
 from torch import nn
 
 from modules.decoders.vocabulary import token_nll
+from modules.decoders.linear import linear
 from modules.dropout import Dropout
 
 
 class LSTMDecoder(nn.Module):
     """p(x|z): own embedding with dropout, z concatenated at every step, LSTM, dropout, linear map to the vocabulary.
 
-    The initial cell is c0 = W z, the initial hidden state tanh(c0). Parameter names `embed`, `trans_linear`, `lstm`,
-    `pred_linear` are those of the authors' files. `train_dtype` is the precision of the product with the vocabulary
-    while training; evaluation always uses the parameters' own.
+    The initial cell is c0 = W z, the initial hidden state tanh(c0); with nz = 0, as a language model, both are 0.
+    Parameter names `embed`, `trans_linear`, `lstm`, `pred_linear` are those of the authors' files. `train_dtype` is the
+    precision of the product with the vocabulary while training; evaluation always uses the parameters' own.
     """
 
     def __init__(self, vocab_size, nz, ni, dec_nh, dropout_in=0.0, dropout_out=0.0, train_dtype=torch.float32):
         super().__init__()
         self.embed = nn.Embedding(vocab_size, ni)
         self.dropout_in = Dropout(dropout_in)
-        self.trans_linear = nn.Linear(nz, dec_nh, bias=False)
+        self.trans_linear = linear(nz, dec_nh, bias=False)
         self.lstm = nn.LSTM(ni + nz, dec_nh)
         self.dropout_out = Dropout(dropout_out)
         self.pred_linear = nn.Linear(dec_nh, vocab_size, bias=False)

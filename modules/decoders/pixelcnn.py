@@ -1,11 +1,14 @@
 """The image decoder: an ungated PixelCNN that sees z at every pixel (paper, appendix; van den Oord et al. 2016)."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from modules.convolution import Convolution
 from modules.decoders import pixelcnn_sampler
+from modules.decoders.linear import linear
 from modules.elu import ELU
 
 CHUNK = 50      # images at a time in evaluation on the CPU: their activations stay in its cache
@@ -15,25 +18,26 @@ REACH = 3       # a skip path leads from each layer's output to the input of the
 class PixelCNNDecoder(nn.Module):
     """p(x|z) of binary images: a Bernoulli per pixel, given z and the pixels before it in raster order.
 
-    A linear map turns z into `latent_feature_map` planes; with the image they go through a `PixelCNN` of the kernel
-    sizes `dec_kernel_size` and the channels `dec_layers`. `img_size` is [1, height, width]. Parameter names
-    `z_transform`, `main` and what lies below them are those of the authors' files. `train_dtype` is the precision of
-    the PixelCNN while training; evaluation always uses the parameters' own.
+    A linear map turns z into `latent_feature_map` planes (none with nz = 0, a PixelCNN by itself); with the image they
+    go through a `PixelCNN` of the kernel sizes `dec_kernel_size` and the channels `dec_layers`. `img_size` is
+    [1, height, width]. Parameter names `z_transform`, `main` and what lies below them are those of the authors' files.
+    `train_dtype` is the precision of the PixelCNN while training; evaluation always uses the parameters' own.
     """
 
     def __init__(self, nz, img_size, dec_kernel_size, dec_layers, latent_feature_map, train_dtype=torch.float32):
         super().__init__()
         check_config(img_size, dec_kernel_size, dec_layers, latent_feature_map)
-        self.planes = (latent_feature_map, *img_size[1:])
+        self.planes = (latent_feature_map if nz else 0, *img_size[1:])
         channels = dec_layers[0]
-        self.z_transform = nn.Sequential(nn.Linear(nz, latent_feature_map * img_size[1] * img_size[2]))
+        self.z_transform = nn.Sequential(linear(nz, math.prod(self.planes)))
         self.main = nn.Sequential(
-            PixelCNN(latent_feature_map, channels, dec_kernel_size), Convolution(channels, channels, 1),
+            PixelCNN(self.planes[0], channels, dec_kernel_size), Convolution(channels, channels, 1),
             nn.BatchNorm2d(channels), ELU(), Convolution(channels, 1, 1))
         self.main.to(memory_format=torch.channels_last)         # batch norm on the CPU: a third of the time
         self.train_dtype = train_dtype
-        nn.init.xavier_uniform_(self.z_transform[0].weight)
-        nn.init.zeros_(self.z_transform[0].bias)
+        if nz:
+            nn.init.xavier_uniform_(self.z_transform[0].weight)
+            nn.init.zeros_(self.z_transform[0].bias)
 
     def reconstruction(self, x, z):
         """-log p(x|z) in nats per image.
@@ -53,10 +57,14 @@ class PixelCNNDecoder(nn.Module):
     def logits(self, x, z):
         """x: [n, 1, height, width], z: [n, nz] -> the logit of p(pixel = 1) of each pixel [n, 1, height, width]."""
         pixelcnn, convolution, norm, elu, last = self.main
-        planes = self.z_transform(z).view(-1, *self.planes)                     # [n, latent planes, height, width]
+        planes = self.latent_planes(z)
         seen = torch.cat([x, planes], dim=1).to(self.train_dtype if self.training else planes.dtype)
         features = elu(convolution.normalised(pixelcnn(seen), norm))
         return last(features).to(planes.dtype)
+
+    def latent_planes(self, z):
+        """z: [n, nz] -> [n, latent planes, height, width]."""
+        return self.z_transform(z).view(len(z), *self.planes)
 
     def sample(self, z, generator=None, progress=lambda rows: rows):
         """Draw an image from p(x|z) for each z [n, nz]: images and probabilities, both [n, 1, height, width].

@@ -20,7 +20,7 @@ def sample(decoder, z, uniform, progress=lambda rows: rows):
     """
     height, width = decoder.planes[1:]
     network = NetworkAtPixel(decoder, z)
-    unknown, probabilities, pixels = torch.zeros_like(z[:, :1]), [], []
+    unknown, probabilities, pixels = z.new_zeros(len(z), 1), [], []
     for row in progress(range(height)):
         network.start_row()
         for column in range(width):
@@ -42,7 +42,7 @@ class NetworkAtPixel:
     def __init__(self, decoder, z):
         pixelcnn, convolution, norm, _, last = decoder.main
         first, *blocks = pixelcnn.main
-        self.first = FirstLayerAtPixel(first, decoder.z_transform(z).view(-1, *decoder.planes))
+        self.first = FirstLayerAtPixel(first, decoder.latent_planes(z))
         self.layers = [self.first, *(BottleneckAtPixel(block, self.first.masked) for block in blocks)]
         self.skips = [BottleneckAtPixel(block, self.first.masked) for block in pixelcnn.direct_connects]
         self.through = pixelcnn.through
@@ -66,7 +66,10 @@ class FirstLayerAtPixel:
     def __init__(self, layer, planes):
         masked, norm, _ = layer.main
         kernel, bias = masked.folded(norm)
-        constant = F.conv2d(planes, kernel[:, 1:], bias, padding=masked.padding)        # [n, channels, height, width]
+        n, latent_planes, height, width = planes.shape
+        constant = bias.view(-1, 1, 1).expand(n, -1, height, width)                     # [n, channels, height, width]
+        if latent_planes:
+            constant = constant + F.conv2d(planes, kernel[:, 1:], padding=masked.padding)
         self.masked = MaskedConvolutionAtPixel(kernel[:, :1, :kernel.size(3) // 2 + 1], constant)
 
     def __call__(self, x):

@@ -11,13 +11,13 @@ class LSTMEncoder(GaussianEncoder):
     Parameter names `embed`, `lstm`, `linear` are those of the authors' files.
     """
 
-    def __init__(self, vocab_size, nz, ni, enc_nh):
-        super().__init__()
+    def __init__(self, vocab_size, nz, ni, enc_nh, constraints=()):
+        super().__init__(constraints)
         self.embed = nn.Embedding(vocab_size, ni)
         self.lstm = nn.LSTM(ni, enc_nh)
         self.linear = nn.Linear(enc_nh, 2 * nz, bias=False)
 
-    def forward(self, x):
+    def gaussian(self, x):
         """x: token ids [batch, time], `<s>` and `</s>` included -> mean, logvar, both [batch, nz]."""
         _, (last_hidden, _) = self.lstm(self.embed(x.T))             # last_hidden [1, batch, enc_nh]
         return self.linear(last_hidden.squeeze(0)).chunk(2, dim=-1)

@@ -17,8 +17,8 @@ class ResNetEncoder(GaussianEncoder):
     and what lies below them are those of the authors' files.
     """
 
-    def __init__(self, nz, img_size, enc_layers):
-        super().__init__()
+    def __init__(self, nz, img_size, enc_layers, constraints=()):
+        super().__init__(constraints)
         channels, height, width = img_size
         if min(channels, height, width, *enc_layers) < 1 or not enc_layers:
             raise ValueError(f"the image encoder needs at least one block, and sizes of at least 1, not images "
@@ -31,7 +31,7 @@ class ResNetEncoder(GaussianEncoder):
         nn.init.xavier_uniform_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, x):
+    def gaussian(self, x):
         """x: images [batch, channels, height, width] -> mean, logvar, both [batch, nz]."""
         return self.linear(self.main(x).flatten(1)).chunk(2, dim=-1)
 

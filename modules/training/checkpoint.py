@@ -75,6 +75,19 @@ def load_weights(model, weights, path):
     model.load_state_dict(weights)
 
 
+def load_encoder(model, path, description):
+    """Load the encoder of a saved model into `model`, whose decoder stays as it is (Li et al. 2019).
+
+    Raises UserError if the file is no model of the same domain, vocabulary and encoder.
+    """
+    content = load_model_file(path, description["domain"])
+    if content.get("vocabulary", description.get("vocabulary")) != description.get("vocabulary"):
+        raise UserError(f"{path}: its vocabulary is not that of this run's training data; its encoder would read "
+                        "other words; train it on the same sentences")
+    load_weights(model.encoder, {name.removeprefix("encoder."): value for name, value in content["model"].items()
+                                 if name.startswith("encoder.")}, path)
+
+
 def _listed(names, at_most=4):
     more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
     return ", ".join(name if name.isprintable() and len(name) <= 150 else f"{name[:50]!r}..."

@@ -16,7 +16,7 @@ from modules import metrics
 from modules.errors import Interrupted, UserError
 from modules.training.aggressive import optimise_encoder
 from modules.training.checkpoint import load_checkpoint, save_checkpoint
-from modules.training.schedules import AggressivePhase, LearningRateDecay, kl_weight
+from modules.training.schedules import AggressivePhase, LearningRateDecay, kl_penalty, kl_weight
 
 REPORTS_PER_EPOCH = 10          # while aggressive and in the first epoch, when collapse happens
 LATER_REPORTS_PER_EPOCH = 2
@@ -36,6 +36,10 @@ class Options:
     momentum: float
     save_every: float           # minutes between two checkpoints within an epoch
     seed: int
+    beta: float = 1.0           # multiplies the KL weight (Higgins et al. 2017)
+    kl_cycles: int = 1          # times that the warm-up is gone through
+    free_bits: float = 0.0      # nats of KL without a penalty ...
+    free_bits_over: str = "dimension"       # ... for each dimension, or for their "sum"
     max_iterations: float = math.inf    # stop after that many outer iterations, even within an epoch
 
 
@@ -49,7 +53,7 @@ class Progress:
     batch: int = 0                                  # outer iterations done in this epoch
     iteration: int = 0                              # outer iterations done in all
     encoder_steps: int = 0                          # inner steps done in all
-    best_loss: float = math.inf                     # validation loss of the saved best model, nats
+    best_loss: float = math.inf                     # validation loss of the saved best model, nats (KL weight 1)
     seconds: float = 0.0
     finished: bool = False
     tested: bool = False
@@ -116,7 +120,7 @@ class Trainer:
     def outer_iteration(self, x):
         """Algorithm 1, one pass of its outer loop: while aggressive, phi to its best and then theta; else both."""
         p = self.progress
-        weight = kl_weight(p.iteration, self.splits["train"].num_batches, self.options.kl_start, self.options.warm_up)
+        weight = self.kl_weight(p.iteration)
         if p.phase.active:
             with self._only_encoder_gradients():
                 p.encoder_steps += optimise_encoder(
@@ -128,17 +132,23 @@ class Trainer:
         p.iteration += 1
         self.observer("decoder", self)
 
+    def kl_weight(self, iteration):
+        """What multiplies the KL in outer iteration `iteration`."""
+        options = self.options
+        return options.beta * kl_weight(iteration, self.splits["train"].num_batches, options.kl_start, options.warm_up,
+                                        options.kl_cycles)
+
     def encoder_step(self, x, weight):
         """One step on phi alone; returns the loss summed over the batch, left on the device."""
-        reconstruction, kl = self._gradients(x, weight)
+        reconstruction, _, penalty = self._gradients(x, weight)
         self._clip(self.encoder_parameters, self.parameters if self.options.inner_clip == "joint"
                    else self.encoder_parameters)
         self.encoder_optimiser.step()
-        return torch.add(reconstruction, kl, alpha=weight).sum()
+        return torch.add(reconstruction, penalty, alpha=weight).sum()
 
     def decoder_step(self, x, weight, joint):
         """One step on theta, or with `joint` on theta and phi."""
-        reconstruction, kl = self._gradients(x, weight)
+        reconstruction, kl, _ = self._gradients(x, weight)
         self._clip(self.parameters, self.parameters)
         if joint:
             self.encoder_optimiser.step()
@@ -150,13 +160,17 @@ class Trainer:
         reported["count"] += len(x)
 
     def _gradients(self, x, weight):
-        """Leave in `.grad` the gradients of the batch's mean loss; returns its two terms, both [batch]."""
+        """Leave in `.grad` the gradients of the batch's mean loss, reconstruction + weight * penalty.
+
+        Returns the reconstruction [batch], the KL [batch, nz] and what is made of it, the penalty [batch].
+        """
         for parameter in self.parameters:
             parameter.grad = None
-        reconstruction, kl = self.model.elbo_terms(x, self.options.nsamples)
-        share = torch.full_like(kl, 1 / len(kl))            # that of each x in the mean
-        torch.autograd.backward((reconstruction, kl), (share, weight * share))
-        return reconstruction.detach(), kl.detach()
+        reconstruction, kl = self.model.elbo_terms(x, self.options.nsamples, weight)
+        penalty = kl_penalty(kl, self.options.free_bits, self.options.free_bits_over)
+        share = torch.full_like(penalty, 1 / len(penalty))          # that of each x in the mean
+        torch.autograd.backward((reconstruction, penalty), (share, weight * share))
+        return reconstruction.detach(), kl.detach(), penalty.detach()
 
     def _clip(self, parameters, measured):
         """Scale the gradients of `parameters` as if to bring the norm over all of `measured` down to the bound."""
@@ -220,17 +234,17 @@ class Trainer:
             self.records.write(f"pre mi:{p.phase.best:.4f}. cur mi:{val.mi:.4f}")
             if not p.phase.update(val.mi):
                 self.records.write("STOP BURNING", event="aggressive phase ends", epoch=p.epoch)
-        weight = kl_weight(p.iteration - 1, self.splits["train"].num_batches, self.options.kl_start,
-                           self.options.warm_up)
+        weight = self.kl_weight(p.iteration - 1)
         self.records.write(f"kl weight {weight:.4f}")
         self._check_finite(val.loss)
         self.record_metrics("val", val, epoch=p.epoch, iteration=p.iteration, kl_weight=weight, lr=p.decay.lr,
                             aggressive=was_aggressive, encoder_steps=p.encoder_steps,
                             seconds=round(p.seconds + time.monotonic() - started, 2))
-        decayed = p.decay.update(p.epoch, val.loss)
-        if val.loss < p.best_loss:
-            self.records.write("update best loss", event="best", epoch=p.epoch, loss=val.loss)
-            p.best_loss = val.loss
+        loss = val.loss if self.options.beta > 0 else val.reconstruction        # of an autoencoder
+        decayed = p.decay.update(p.epoch, loss)
+        if loss < p.best_loss:
+            self.records.write("update best loss", event="best", epoch=p.epoch, loss=loss)
+            p.best_loss = loss
             self._save_best(val)
         elif decayed:
             self.records.write(f"new lr: {p.decay.lr:f}", event="decay", epoch=p.epoch, lr=p.decay.lr)

@@ -1,0 +1,56 @@
+"""What text and image configs share: which model of the latent variable, and how its posterior is constrained."""
+
+from modules.config import Key, number, one_of, whole
+from modules.encoders.constraints import BatchNormMean, CommittedRate
+from modules.errors import UserError
+from modules.semi_amortised import SemiAmortisedVAE
+from modules.vae import VAE
+
+
+def keys(svi_steps):
+    """The config keys; `svi_steps` is the domain's default."""
+    return {
+        "model": Key(one_of("vae", "lm", "savae"), "vae; lm: the decoder alone, without z; savae: semi-amortised", "vae"),
+        "svi_steps": Key(whole(1), "steps that refine the posterior of savae", svi_steps),
+        "bn_gamma": Key(number(0, 100), "batch-normalise the posterior mean, with this scale", None),
+        "committed_rate": Key(number(0, 100), "bound the posterior's variance so that KL is at least so many nats", None),
+    }
+
+
+def dimensions(config):
+    """Dimensions of z: `nz`, or 0 for a model without it."""
+    return 0 if config.get("model") == "lm" else config["nz"]
+
+
+def constraints(config):
+    """The modules that a `GaussianEncoder` is to apply to its mean and log-variance."""
+    chosen = []
+    if config.get("bn_gamma"):
+        chosen.append(BatchNormMean(config["nz"], config["bn_gamma"]))
+    if config.get("committed_rate"):
+        chosen.append(CommittedRate(config["nz"], config["committed_rate"]))
+    return chosen
+
+
+def assemble(encoder, decoder, config):
+    """The model that a config asks for, of its two networks."""
+    if config.get("model") == "savae":
+        return SemiAmortisedVAE(encoder, decoder, config["svi_steps"], config["batch_size"])
+    return VAE(encoder, decoder)
+
+
+def check(args, config):
+    """Raise UserError for settings that exclude each other."""
+    if config["model"] == "lm":
+        refuse = [(args.aggressive, "--aggressive 1"), (args.encoder_from, "--encoder_from"),
+                  (args.free_bits, "--free_bits"), (config["bn_gamma"], "--bn_gamma"),
+                  (config["committed_rate"], "--committed_rate")]
+        reason = "a model without latent variable has no encoder"
+    elif config["model"] == "savae":
+        refuse = [(config["bn_gamma"], "--bn_gamma"), (config["committed_rate"], "--committed_rate")]
+        reason = "its refined posterior would leave the constraint"
+    else:
+        return
+    for given, flag in refuse:
+        if given:
+            raise UserError(f"--model {config['model']} and {flag} exclude each other: {reason}")
