@@ -34,7 +34,7 @@ class Metrics:
 
 def active_units(means):
     """Number of dimensions whose posterior mean has variance (n - 1 in the denominator) >= 0.01: means [n, nz]."""
-    if len(means) < 2:
+    if len(means) < 2 or means.size(1) == 0:
         return 0
     return int((means.double().var(dim=0) >= ACTIVE_VARIANCE).sum())
 

@@ -8,6 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 
+EPSILON = 1e-12     # the usual 1e-5 would drown the variance of a text encoder's first means, and let them stay there
+
+
 class BatchNormMean(nn.Module):
     """Batch normalisation of the posterior mean with a fixed scale gamma and a learned shift (Zhu et al. 2020).
 
@@ -19,7 +22,7 @@ class BatchNormMean(nn.Module):
     def __init__(self, nz, gamma):
         super().__init__()
         self.gamma = gamma
-        self.norm = nn.BatchNorm1d(nz, affine=False)
+        self.norm = nn.BatchNorm1d(nz, eps=EPSILON, affine=False)
         self.shift = nn.Parameter(torch.zeros(nz))
 
     def forward(self, mean, logvar):
