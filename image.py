@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from modules import cli, image
+from modules import cli, image, latent
 from modules.config import add_flags, load_config
 from modules.errors import Parser, UserError, run_command
 from modules.gaussian import interpolate
@@ -60,7 +60,7 @@ def draw(args):
     elif args.interpolate:
         draw_interpolations(args, model, test_config(args, config), random)
     else:
-        z = torch.randn(args.num_samples, config["nz"], generator=random)
+        z = torch.randn(args.num_samples, latent.dimensions(config), generator=random)
         images, probabilities = sample(model, z, random)
         image.save_grid(images, SAMPLE_COLUMNS, grid_path(args, "sample"))
         image.save_grid(probabilities, SAMPLE_COLUMNS, grid_path(args, "probability"))

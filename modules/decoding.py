@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from modules import cli, generation
+from modules import cli, generation, latent
 from modules.data.text import read_lines
 from modules.errors import UserError
 from modules.files import replacing
@@ -68,7 +68,7 @@ def decode(args, model, vocabulary, config):
     elif args.decode_input:
         reconstruct(args, model, vocabulary, config, random)
     else:
-        z = torch.randn(args.num_samples, config["nz"], generator=random)
+        z = torch.randn(args.num_samples, latent.dimensions(config), generator=random)
         write_lines(output_path(args, "sample"), generate(args, model, vocabulary, z, random, MAX_LENGTH))
 
 

@@ -123,15 +123,14 @@ def _clip_adjoint(gradient, adjoint):
 @contextmanager
 def _as_evaluated(decoder):
     """Within: evaluation mode, but for LSTMs, which cuDNN differentiates in training mode only."""
-    was_training = decoder.training
-    decoder.eval()
-    for module in decoder.modules():
-        if isinstance(module, nn.RNNBase):
-            module.train()
+    was_training = {module: module.training for module in decoder.modules()}
+    for module in was_training:
+        module.training = isinstance(module, nn.RNNBase)
     try:
         yield
     finally:
-        decoder.train(was_training)
+        for module, mode in was_training.items():
+            module.training = mode
 
 
 @contextmanager

@@ -1,0 +1,163 @@
+"""The methods beside the paper's own as people run them: from training to evaluation, generation and resume."""
+
+import pytest
+import torch
+
+import image
+import text
+import toy
+from modules.training.checkpoint import load_checkpoint
+from tests.conftest import assert_refused, events, make_workspace
+from tests.test_resume import ARGS as ARGS_TO_RESUME
+from tests.test_resume import json_events
+
+ARGS = ("--dataset", "tiny", "--iw_nsamples", 5)
+IMAGE_ARGS = ("--dataset", "tinyimages", "--iw_nsamples", 5, "--train_limit", 12, "--epochs", 1)
+METHODS = {             # flags: what the run's name says of them
+    "--model lm": "kls1.00_warm10_lm",
+    "--model savae --svi_steps 2": "kls1.00_warm10_savae",
+    "--beta 0.4 --kl_start 0.1 --warm_up 1": "kls0.10_warm1_beta0.4",
+    "--beta 0": "kls1.00_warm10_beta0",
+    "--kl_start 0 --warm_up 1 --kl_cycles 2": "kls0.00_warm1_cycles2",
+    "--free_bits 0.25": "kls1.00_warm10_free0.25",
+    "--free_bits 3 --free_bits_over sum": "kls1.00_warm10_freesum3",
+    "--bn_gamma 0.6": "kls1.00_warm10_bn0.6",
+    "--committed_rate 2": "kls1.00_warm10_rate2",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One folder for the runs that need no data of their own."""
+    return make_workspace(tmp_path_factory.mktemp("methods") / "workspace")
+
+
+@pytest.mark.parametrize("flags, name", METHODS.items())
+def test_every_method_is_trained_tested_and_evaluated_again(call, folder, flags, name):
+    ran = call(text.main, *ARGS, *flags.split(), cwd=folder)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    run_id = f"tiny_aggressive0_{name}_0_0_783435"
+    figures, iw = events(folder, run_id)[-2:]
+    assert figures["final"] and iw["event"] == "iw"
+    if name.endswith("_lm"):
+        assert (figures["kl"], figures["mi"], figures["active_units"]) == (0, 0, 0) and iw["nll"] == figures["loss"]
+    if name.endswith("_rate2"):
+        assert figures["kl"] >= 2
+    again = call(text.main, *ARGS, "--eval", "--load_path", f"models/tiny/{run_id}.pt", cwd=folder)
+    assert again.returncode == 0 and ran.stdout.endswith(again.stdout)      # the model's file says what it is
+
+
+@pytest.mark.parametrize("flags", [*METHODS, "--bn_gamma 0.6 --committed_rate 2"])
+def test_every_method_trains_on_images(call, image_workspace, flags):
+    ran = call(image.main, *IMAGE_ARGS, *flags.split(), cwd=image_workspace)
+    assert (ran.returncode, ran.stderr) == (0, "") and "iw nll: " in ran.stdout
+    model, = (path for path in (image_workspace / "models").rglob("*.pt") if "resume" not in path.name)
+    drawn = call(image.main, "--dataset", "tinyimages", "--sample_from", model, "--num_samples", 4,
+                 cwd=image_workspace)
+    assert (drawn.returncode, drawn.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("flags", ["--model savae --svi_steps 2 --inner_clip encoder", "--free_bits 0.1", "--beta 0.5",
+                                   "--bn_gamma 0.6", "--committed_rate 1", "--kl_cycles 2 --warm_up 1 --kl_start 0"])
+def test_methods_go_with_aggressive_training(call, workspace, flags):
+    ran = call(text.main, *ARGS, "--aggressive", 1, "--epochs", 1, "--train_limit", 8, *flags.split(), cwd=workspace)
+    assert (ran.returncode, ran.stderr) == (0, "") and "pre mi:" in ran.stdout
+
+
+@pytest.mark.parametrize("flags", ["--model lm", "--model savae --svi_steps 2"])
+def test_the_models_generate(call, folder, flags):
+    run_id = f"tiny_aggressive0_{METHODS[flags]}_0_0_783435"
+    call(text.main, *ARGS, *flags.split(), "--overwrite", cwd=folder)
+    for more in ([], ["--decode_input", "datasets/tiny_data/tiny.test.txt"]):
+        ran = call(text.main, "--dataset", "tiny", "--decode_from", f"models/tiny/{run_id}.pt", *more, cwd=folder)
+        assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("flags", ["--model savae --svi_steps 2", "--model lm", "--free_bits 0.2 --beta 0.5 --bn_gamma 1"])
+def test_a_run_taken_up_again_ends_as_one_never_stopped(call, tmp_path, flags):
+    """Stopped after two of four epochs, here by a smaller --epochs; bit for bit."""
+    args = [*ARGS_TO_RESUME[:-1], 4, *flags.split()]
+    args[args.index("--aggressive") + 1] = 0
+    whole, parts = make_workspace(tmp_path / "whole"), make_workspace(tmp_path / "parts")
+    assert call(text.main, *args, cwd=whole).returncode == 0
+    assert call(text.main, *args, "--epochs", 2, cwd=parts).returncode == 0
+    assert call(text.main, *args, "--resume", cwd=parts).returncode == 0
+    states = [load_checkpoint(next((place / "models").rglob("*.resume.pt")), "text") for place in (whole, parts)]
+    assert all(torch.equal(value, states[1]["model"][name]) for name, value in states[0]["model"].items())
+    last = [[event for event in json_events(place) if event["event"] in ("val", "iw")][-2:] for place in (whole, parts)]
+    assert last[0] == last[1]
+
+
+# ------------------------------------------------------------------ an encoder from elsewhere
+
+@pytest.fixture(scope="module")
+def autoencoder(folder, tmp_path_factory):
+    """A folder with a saved autoencoder in it, and the path of its file there."""
+    place = make_workspace(tmp_path_factory.mktemp("autoencoder") / "workspace")
+    monkeypatch = pytest.MonkeyPatch()
+    with monkeypatch.context() as patch:
+        patch.chdir(place)
+        patch.setattr("sys.argv", ["text.py", *map(str, ARGS), "--beta", "0", "--epochs", "1"])
+        text.main()
+    return place, "models/tiny/tiny_aggressive0_kls1.00_warm10_beta0_0_0_783435.pt"
+
+
+def test_the_encoder_comes_from_the_file_and_the_decoder_is_new(call, autoencoder, monkeypatch):
+    """Seen in the state that is written before the first step."""
+    place, path = autoencoder
+    monkeypatch.setattr("modules.training.loop.Trainer.fit", lambda trainer: None)
+    states = {}
+    for name, flags in (("init", ["--encoder_from", path]), ("new", ["--jobid", 1])):
+        assert call(text.main, *ARGS, *flags, cwd=place).returncode == 0
+        tag = "init_0" if name == "init" else "1"
+        state = load_checkpoint(place / f"models/tiny/tiny_aggressive0_kls1.00_warm10_{tag}_0_783435.resume.pt", "text")
+        states[name] = state["model"]
+    saved = load_checkpoint(place / path, "text")["model"]
+    for name, value in states["init"].items():
+        assert torch.equal(value, saved[name] if name.startswith("encoder.") else states["new"][name])
+        assert not torch.equal(saved[name], states["new"][name])
+
+
+def test_the_file_is_not_needed_to_resume(call, autoencoder, tmp_path):
+    place, path = autoencoder
+    copy = tmp_path / "encoder.pt"
+    copy.write_bytes((place / path).read_bytes())
+    args = (*ARGS, "--encoder_from", copy, "--jobid", 7)
+    assert call(text.main, *args, "--epochs", 1, cwd=place).returncode == 0
+    copy.unlink()
+    assert call(text.main, *args, "--epochs", 2, "--resume", cwd=place).returncode == 0
+
+
+def test_an_encoder_that_does_not_fit_is_refused_before_anything_is_written(call, autoencoder, workspace):
+    place, path = autoencoder
+    file = place / path
+    assert_refused(call(text.main, *ARGS, "--encoder_from", file, "--enc_nh", 9, cwd=workspace), file, "lstm")
+    assert_refused(call(text.main, *ARGS, "--encoder_from", file, "--train_limit", 3, cwd=workspace), file, "vocabulary")
+    assert_refused(call(text.main, *ARGS, "--encoder_from", "nowhere.pt", cwd=workspace), "nowhere.pt")
+    assert not (workspace / "logs").exists() and not (workspace / "models").exists()
+
+
+# ------------------------------------------------------------------ bad commands
+
+@pytest.mark.parametrize("flags, names", [
+    (["--model", "lm", "--aggressive", 1], ["--model lm", "--aggressive 1"]),
+    (["--model", "lm", "--free_bits", 1], ["--model lm", "--free_bits"]),
+    (["--model", "lm", "--bn_gamma", 1], ["--model lm", "--bn_gamma"]),
+    (["--model", "lm", "--encoder_from", "x.pt"], ["--model lm", "--encoder_from"]),
+    (["--model", "savae", "--committed_rate", 1], ["--model savae", "--committed_rate"]),
+    (["--model", "savae", "--bn_gamma", 1], ["--model savae", "--bn_gamma"]),
+])
+def test_what_excludes_each_other_is_refused(call, workspace, flags, names):
+    assert_refused(call(text.main, *ARGS, *flags, cwd=workspace), *names)
+
+
+@pytest.mark.parametrize("flag, value", [
+    ("--model", "gan"), ("--svi_steps", 0), ("--beta", -1), ("--beta", "nan"), ("--kl_cycles", 0), ("--free_bits", -0.1),
+    ("--free_bits_over", "batch"), ("--bn_gamma", 0), ("--committed_rate", "many")])
+def test_bad_values_of_flags(call, workspace, flag, value):
+    ran = call(text.main, *ARGS, flag, value, cwd=workspace)
+    assert ran.returncode == 2 and flag in ran.stderr and "Traceback" not in ran.stderr
+
+
+def test_there_is_no_posterior_mean_space_without_a_latent_variable(call, workspace):
+    assert_refused(call(toy.main, "--dataset", "tiny", "--model", "lm", cwd=workspace), "--model lm")
