@@ -7,6 +7,8 @@ from pathlib import Path
 from modules.errors import UserError
 
 COLUMNS = ("epoch", "kl", "mi", "kl_agg")
+TESTED = ("kl", "mi", "mi_agg", "active_units")
+SUMMARY = ("nll", "ppl", *TESTED, "epochs", "aggressive_epochs", "seconds")
 FIGURE = r"(-?(?:\d+\.?\d*|nan|inf))"
 LAST_FIGURE = r"(-?(?:\d+\.\d{4}|nan|inf))"         # of its line: all four decimals, or it was cut short
 AGGREGATE = rf"mi_agg: {FIGURE}, kl_agg: {LAST_FIGURE}"
@@ -53,6 +55,26 @@ def read_events(path):
             raise UserError(f"{path}, line {number}: not an event; give the .jsonl file of a run") from None
         events.append(event)
     return events
+
+
+def summarise(events):
+    """What a run has come to, a dict of the names in SUMMARY, from its `read_events`.
+
+    The test figures (nats; ppl a word) are those of the best model, None until it has been tested at the end of
+    training; `epochs` that are done, those of them that were aggressive, and `seconds` of training, as of the last.
+    """
+    summary = {**dict.fromkeys(SUMMARY), "epochs": 0, "aggressive_epochs": 0}
+    for event in events:
+        if event["event"] == "iw":
+            summary.update(nll=event.get("nll"), ppl=event.get("ppl"))
+        elif event["event"] == "test" and event.get("final"):
+            summary.update({name: event.get(name) for name in TESTED})
+        elif event["event"] in ("report", "val"):
+            summary.update(dict.fromkeys(("nll", "ppl", *TESTED)))      # what was tested before is no longer the end
+        if event["event"] == "val":
+            summary.update(epochs=event["epoch"] + 1, seconds=event.get("seconds"))
+            summary["aggressive_epochs"] += bool(event.get("aggressive"))
+    return summary
 
 
 def _run_events(path):

@@ -1,0 +1,87 @@
+"""Curves of runs while they train, drawn from their logs onto panels that the caller has made."""
+
+from matplotlib import pyplot
+from matplotlib.ticker import MaxNLocator
+
+from modules.errors import UserError
+from modules.methods import method_name
+from modules.training.log_reader import aggressive_epochs, read_epochs, read_events
+
+EPOCH_CURVES = {"kl": (r"KL$(q_\phi(z|x)\,\Vert\,p(z))$", "#55595f", "-"),
+                "mi": ("MI", "#4c72b0", "--"),
+                "kl_agg": (r"KL$(q_\phi(z)\,\Vert\,p(z))$", "#c44e52", "-.")}
+RUN_PANELS = {"mi": "mutual information of x and z", "kl": "KL(q(z|x) || p(z))"}
+COLOURS, STYLES = 10, ("-", "--", ":", "-.")        # of matplotlib's cycle; runs beyond it differ in their lines
+
+
+def epochs_figure(logs, titles):
+    """One panel a log with its three curves (paper, figure 5), sharing their axes; at most two beside each other."""
+    columns = min(2, len(titles))
+    figure, panels = pyplot.subplots(-(-len(titles) // columns), columns, squeeze=False, sharex=True, sharey=True,
+                                     figsize=(4.5 * columns, 3.2 * -(-len(titles) // columns)), layout="constrained")
+    for panel, log, title in zip(panels.flat, logs, titles):
+        draw_epochs(panel, log)
+        panel.set_title(title, fontsize=10)
+    for panel in panels.flat[len(titles):]:
+        panel.remove()
+    return figure
+
+
+def draw_epochs(panel, log):
+    """KL, MI and KL(q(z) || p(z)) of a log, a dot a validation, and a thin line at the one that ended the aggressive
+    phase."""
+    epochs = read_epochs(log)
+    for name, (label, colour, style) in EPOCH_CURVES.items():
+        panel.plot(epochs["epoch"], epochs[name], style, color=colour, marker=".", label=label)
+    if aggressive_epochs(log) is not None:
+        panel.axvline(aggressive_epochs(log) - 1, color="#999999", linewidth=0.8, label="end of the aggressive phase")
+    panel.set(xlabel="epoch", ylabel="nats")
+    panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.legend(frameon=False, fontsize=8)
+
+
+def runs_figure(logs, names=tuple(RUN_PANELS), labels=None):
+    """One panel for each of `names` (of RUN_PANELS) with a curve a log over decoder updates, and a legend below.
+
+    Raises UserError, naming the log, if one has no reports yet.
+    """
+    size = (4 * len(names) if len(names) > 1 else 6, 2.6 + 0.15 * len(logs))
+    figure, (panels,) = pyplot.subplots(1, len(names), figsize=size, squeeze=False, sharex=True, layout="constrained")
+    later_kl = [0.0]        # the first KL of an encoder can be a thousand times what follows: it may leave the panel
+    for i, log in enumerate(logs):
+        events = read_events(log)
+        reports = [event for event in events if event["event"] == "report"]
+        if not reports:
+            raise UserError(f"{log}: no reports yet; give the .jsonl file of a run that has trained for a while")
+        label = labels[i] if labels else run_label(log, events[0])
+        for panel, name in zip(panels, names):
+            panel.plot([report["iteration"] for report in reports], [report[name] for report in reports], linewidth=1.2,
+                       color=f"C{i % COLOURS}", linestyle=STYLES[i // COLOURS % len(STYLES)], label=label)
+        later_kl += [report["kl"] for report in reports[len(reports) // 2:]]
+    for panel, name in zip(panels, names):
+        panel.set(title=RUN_PANELS[name], xlabel="decoder updates", ylabel="nats")
+        if name == "kl":
+            top = 2 * max(later_kl) or 1.0
+            panel.set_ylim(-0.05 * top, top)
+        panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        panel.axhline(0, color="#dddddd", linewidth=1, zorder=0)
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    return figure
+
+
+def log_label(path):
+    """`run_label` of a log, a text log without JSON lines beside it by its file's name."""
+    json_lines = path.with_suffix(".jsonl")
+    return run_label(path, next(iter(read_events(json_lines)), {})) if json_lines.is_file() else path.stem
+
+
+def run_label(path, event):
+    """What the legend calls a run: its method and seed, or its file where the first event does not tell."""
+    settings = event.get("args")
+    if settings is None:
+        return path.stem
+    job = f", job {settings['jobid']}" if settings["jobid"] else ""
+    method = method_name({**settings, **event.get("config", {})})
+    return f"{settings['dataset']} {method} ({settings['seed']}{job})"

@@ -1,0 +1,31 @@
+"""The same runs as an array job of Slurm."""
+
+import shlex
+
+from modules.files import replacing
+
+SCRIPT = """\
+#!/bin/bash
+#SBATCH --job-name=reproduce
+#SBATCH --array=0-{last}
+#SBATCH --signal=B:TERM@300
+# Submit it from this folder, with what your cluster asks for besides:
+#     sbatch --gres=gpu:1 --cpus-per-task=4 --time=24:00:00 {path}
+# One task a run; a task whose run starts from another run's model makes that one first. Five minutes before the time
+# is over a run saves its state and stops. Submit it again to go on: finished runs end at once. Then the tables:
+#     {report}
+runs=(
+{runs}
+)
+exec {command} --runs "${{runs[SLURM_ARRAY_TASK_ID]}}"
+"""
+
+
+def write_array(runs, path, command):
+    """Write the array script for `runs`; `command` is the one that makes a run of its --runs, a list of words."""
+    needed = {run.needs for run in runs}
+    listed = [f"    {shlex.quote(run.id)}" for run in runs if run not in needed]
+    with replacing(path) as temporary:
+        temporary.write_text(SCRIPT.format(last=len(listed) - 1, path=shlex.quote(str(path)), runs="\n".join(listed),
+                                           command=shlex.join(command), report=shlex.join([*command, "--report"])))
+    print(f"wrote {path}: an array of {len(listed)} tasks")
