@@ -7,8 +7,8 @@
     python reproduce.py --scale paper --slurm array.sh      # the published tables, on a cluster
 
 Prints the commands first. What is finished is skipped, what is half done goes on; Ctrl-C lets the runs save. A run that
-fails leaves the others alone and is named at the end, with exit code 1. Tables go to build/tables as Markdown, LaTeX and
-CSV, with two figures: mutual information of every method over training, and figure 5 of the paper.
+fails leaves the others alone and is named at the end, with exit code 1. Tables go to build/tables as Markdown, LaTeX
+and CSV, with two figures: mutual information of every method over training, and figure 5 of the paper.
 """
 
 import os
@@ -101,7 +101,7 @@ def parse_arguments():
                       help=f"rows of the tables, of {', '.join(methods)} (all)")
     what.add_argument("--seeds", type=cli.checked(int, lambda n: 1 <= n <= len(cli.SEEDS), "whole number from 1 to 10"),
                       help="of each row; by default, the scale says")
-    what.add_argument("--runs", nargs="+", metavar="ID", help="of those, only these, and what they need; no tables then")
+    what.add_argument("--runs", nargs="+", metavar="ID", help="only these of them, and what they need; no tables")
     how = parser.add_argument_group("what to do with them")
     how.add_argument("--workers", type=cli.COUNT, default=1, help="runs at a time; they share the cores, unless "
                      "OMP_NUM_THREADS is set")

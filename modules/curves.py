@@ -11,6 +11,7 @@ EPOCH_CURVES = {"kl": (r"KL$(q_\phi(z|x)\,\Vert\,p(z))$", "#55595f", "-"),
                 "mi": ("MI", "#4c72b0", "--"),
                 "kl_agg": (r"KL$(q_\phi(z)\,\Vert\,p(z))$", "#c44e52", "-.")}
 RUN_PANELS = {"mi": "mutual information of x and z", "kl": "KL(q(z|x) || p(z))"}
+LETTER, HANDLE, LINE = 0.065, 0.6, 0.17             # inches in a legend: of a letter, of the line beside it, of a row
 COLOURS, STYLES = 10, ("-", "--", ":", "-.")        # of matplotlib's cycle; runs beyond it differ in their lines
 
 
@@ -46,29 +47,39 @@ def runs_figure(logs, names=tuple(RUN_PANELS), labels=None):
 
     Raises UserError, naming the log, if one has no reports yet.
     """
-    size = (4 * len(names) if len(names) > 1 else 6, 2.6 + 0.15 * len(logs))
+    runs = [read_events(log) for log in logs]
+    labels = labels or [run_label(log, next(iter(events), {})) for log, events in zip(logs, runs)]
+    reports = [_reports(log, events) for log, events in zip(logs, runs)]
+    width = 4 * max(2, len(names))
+    columns = max(1, int(width / (LETTER * max(map(len, labels)) + HANDLE)))
+    size = (width, 3 + LINE * -(-len(logs) // columns))
     figure, (panels,) = pyplot.subplots(1, len(names), figsize=size, squeeze=False, sharex=True, layout="constrained")
-    later_kl = [0.0]        # the first KL of an encoder can be a thousand times what follows: it may leave the panel
-    for i, log in enumerate(logs):
-        events = read_events(log)
-        reports = [event for event in events if event["event"] == "report"]
-        if not reports:
-            raise UserError(f"{log}: no reports yet; give the .jsonl file of a run that has trained for a while")
-        label = labels[i] if labels else run_label(log, events[0])
-        for panel, name in zip(panels, names):
-            panel.plot([report["iteration"] for report in reports], [report[name] for report in reports], linewidth=1.2,
-                       color=f"C{i % COLOURS}", linestyle=STYLES[i // COLOURS % len(STYLES)], label=label)
-        later_kl += [report["kl"] for report in reports[len(reports) // 2:]]
     for panel, name in zip(panels, names):
-        panel.set(title=RUN_PANELS[name], xlabel="decoder updates", ylabel="nats")
-        if name == "kl":
-            top = 2 * max(later_kl) or 1.0
-            panel.set_ylim(-0.05 * top, top)
-        panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        panel.axhline(0, color="#dddddd", linewidth=1, zorder=0)
-        panel.spines[["top", "right"]].set_visible(False)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+        _draw_reports(panel, name, reports, labels)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False,
+                  fontsize=8)
     return figure
+
+
+def _reports(log, events):
+    reports = [event for event in events if event["event"] == "report"]
+    if not reports:
+        raise UserError(f"{log}: no reports yet; give the .jsonl file of a run that has trained for a while")
+    return reports
+
+
+def _draw_reports(panel, name, runs, labels):
+    """The figure `name` of the reports of some runs, a curve each, over decoder updates."""
+    for i, (reports, label) in enumerate(zip(runs, labels)):
+        panel.plot([report["iteration"] for report in reports], [report[name] for report in reports], linewidth=1.2,
+                   color=f"C{i % COLOURS}", linestyle=STYLES[i // COLOURS % len(STYLES)], label=label)
+    if name == "kl":        # the first KL of an encoder can be a thousand times what follows: it may leave the panel
+        top = 2 * max(0.0, *(report["kl"] for reports in runs for report in reports[len(reports) // 2:])) or 1.0
+        panel.set_ylim(-0.05 * top, top)
+    panel.set(title=RUN_PANELS[name], xlabel="decoder updates", ylabel="nats")
+    panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    panel.axhline(0, color="#dddddd", linewidth=1, zorder=0)
+    panel.spines[["top", "right"]].set_visible(False)
 
 
 def log_label(path):

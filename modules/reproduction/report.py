@@ -95,10 +95,10 @@ def layout(table, rows):
 
 def seeds(row):
     """How many runs the figures are of: "3", or "1 of 3 (1 failed, 1 not run)"."""
-    finished, rest = row.count("finished"), [state.kind for state in row.states if state.kind != "finished"]
-    if not rest:
-        return str(finished)
-    return f"{finished} of {len(row.states)} ({', '.join(f'{rest.count(kind)} {kind}' for kind in dict.fromkeys(rest))})"
+    finished = row.count("finished")
+    others = dict.fromkeys(state.kind for state in row.states if state.kind != "finished")
+    rest = ", ".join(f"{row.count(kind)} {kind}" for kind in others)
+    return f"{finished} of {len(row.states)} ({rest})" if rest else str(finished)
 
 
 def caption(table):
@@ -128,7 +128,7 @@ def write(path, content):
 def draw(table, runs, stem, logs=LOGS):
     """Two figures of the first run of each method, as far as it is: MI over updates, and figure 5 of the paper."""
     trained = {method_name(vars(its[0].args)): its[0].log(logs=logs) for its in runs.values()
-               if _has(its[0], "report", logs)}
+               if its[0].args.model != "lm" and _has(its[0], "report", logs)}
     if trained:
         figure = runs_figure(list(trained.values()), ["mi"], list(trained))
         figures.save_figure(figure, stem.with_name(f"{stem.name}_mi.pdf"))
