@@ -23,7 +23,7 @@ from modules.training.log_reader import SUMMARY, TESTED, summarise
 from tests.conftest import environment, events, run_script
 
 TINY = plan.Table("tiny", "Tiny & 100% made_up", "text", "--dataset tiny --iw_nsamples 5", 2, 1,
-                  plan.YAHOO, plan.DIFFERENT)
+                  plan.YAHOO, remark=plan.DIFFERENT)
 METHODS = {method.key: method for method in plan.METHODS}
 
 

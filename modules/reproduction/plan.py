@@ -32,7 +32,8 @@ DOMAINS = {"text": Domain("text.py", text.KEYS, cli.run_name, 0.4),
 
 @dataclass(frozen=True)
 class Method:
-    """One row of a table; in `flags`, {beta} is the domain's, {needed} the best model of the run that comes first."""
+    """One row of a table. In `flags`, {beta} is the domain's, {needed} the best model of the run that comes first, and
+    {anneal}, {cycle} and {svi} are the table's."""
 
     key: str
     flags: str
@@ -40,17 +41,17 @@ class Method:
     main: bool = False          # whether the paper is about it: a table may have more seeds of those
 
 
-ANNEAL = "--kl_start 0.1 --warm_up 10"
+ANNEAL = "--kl_start 0.1 --warm_up {anneal}"
 AUTOENCODER = Method("autoencoder", "--beta 0.0")
 METHODS = (
     Method("lm", "--model lm"),
     Method("vae", "--kl_start 1.0", main=True),
     Method("vae_anneal", ANNEAL, main=True),
     Method("beta_anneal", "--beta {beta} " + ANNEAL),                                       # Higgins et al. 2017
-    Method("savae_anneal", "--model savae " + ANNEAL),                                      # Kim et al. 2018
+    Method("savae_anneal", "--model savae --svi_steps {svi} " + ANNEAL),                                      # Kim et al. 2018
     Method("aggressive", "--aggressive 1 --kl_start 1.0", main=True),
     Method("aggressive_anneal", "--aggressive 1 " + ANNEAL, main=True),
-    Method("cyclical", "--kl_start 0.0 --warm_up 2 --kl_cycles 4"),                         # Fu et al. 2019
+    Method("cyclical", "--kl_start 0.0 --warm_up {cycle} --kl_cycles 4"),                   # Fu et al. 2019
     Method("free_bits", "--free_bits 0.1"),                                                 # Kingma et al. 2016
     Method("free_bits_sum", "--free_bits 3 --free_bits_over sum"),
     Method("ae_init", "--encoder_from {needed} --free_bits 3 --free_bits_over sum " + ANNEAL,
@@ -108,7 +109,13 @@ OMNIGLOT = Published("Omniglot", 2, {
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """One table: what all its runs have in common, how many seeds a row has, and what stands beside ours."""
+    """One table: what all its runs have in common, how many seeds a row has, and what stands beside ours.
+
+    anneal      epochs of KL annealing
+    cycle       epochs of each of the four rises of cyclical annealing
+    svi         steps of the semi-amortised VAE
+    remark      on how far ours and the published figures compare
+    """
 
     name: str
     title: str
@@ -117,20 +124,25 @@ class Table:
     main_seeds: int         # of the rows that the paper is about
     other_seeds: int
     published: Published
-    remark: str = ""        # on how far ours and the published figures compare
+    anneal: int = 10
+    cycle: int = 5
+    svi: int = 20
+    remark: str = ""
 
 
 DIFFERENT = "Data and sizes differ from the published ones: compare the pattern, not the values."
 SCALES = {
     "small": (
         Table("ptb", "Penn Treebank, 10,000 sentences, a small LSTM", "text",
-              "--dataset ptb_tiny --train_limit 10000 --iw_nsamples 100", 3, 1, YAHOO, DIFFERENT),
-        Table("omniglot", "Omniglot, 2,500 images, a small PixelCNN", "image",
-              "--dataset omniglot_tiny --train_limit 2500 --iw_nsamples 25", 3, 1, OMNIGLOT, DIFFERENT)),
+              "--dataset ptb_tiny --train_limit 10000 --iw_nsamples 100", 3, 1, YAHOO,
+              anneal=5, cycle=2, svi=5, remark=DIFFERENT),
+        Table("omniglot", "Omniglot, 1,600 images, a small PixelCNN", "image",
+              "--dataset omniglot_tiny --train_limit 1600 --iw_nsamples 25", 3, 1, OMNIGLOT,
+              anneal=5, cycle=1, svi=5, remark=DIFFERENT)),
     "paper": (
         Table("yahoo", "Yahoo", "text", "--dataset yahoo", 5, 5, YAHOO),
         Table("yelp", "Yelp", "text", "--dataset yelp", 5, 5, YELP),
-        Table("omniglot", "Omniglot", "image", "--dataset omniglot", 5, 5, OMNIGLOT)),
+        Table("omniglot", "Omniglot", "image", "--dataset omniglot", 5, 5, OMNIGLOT, svi=10)),
 }
 
 
@@ -175,7 +187,8 @@ def plan_run(table, method, task):
     """The run of a method with seed number `task`."""
     domain = DOMAINS[table.domain]
     needs = plan_run(table, method.needs, task) if method.needs else None
-    flags = method.flags.format(beta=domain.beta, needed=needs and needs.model)
+    flags = method.flags.format(beta=domain.beta, needed=needs and needs.model, anneal=table.anneal, cycle=table.cycle,
+                                svi=table.svi)
     flags = tuple(f"{table.flags} {flags} --taskid {task}".split())
     args = parse(domain, flags)
     return Run(domain.run_name(args), domain.script, flags, needs, args, domain.keys)
