@@ -9,7 +9,7 @@ def method_name(settings):
     """The method of a run, after its settings: the `args` of its log, which its `config` may complete; a dict."""
     chosen = {**DEFAULTS, **{name: value for name, value in settings.items() if value is not None}}
     if chosen["model"] == "lm":
-        return "LM"
+        return "PixelCNN" if "img_size" in settings else "LM"       # the decoder alone, as the paper calls it
     return ", ".join([_model(chosen) + _annealing(chosen), *_additions(chosen)])
 
 

@@ -69,6 +69,7 @@ def write_log(run, made_up):
     ({"aggressive": 1}, "aggressive"),
     ({"aggressive": 1, "kl_start": 0.1, "model": None}, "aggressive + anneal"),
     ({"model": "lm", "kl_start": 0.1}, "LM"),
+    ({"model": "lm", "img_size": None}, "PixelCNN"),
     ({"model": "savae", "kl_start": 0.1}, "SA-VAE + anneal"),
     ({"model": "savae", "aggressive": 1}, "aggressive SA-VAE"),
     ({"beta": 0.4, "kl_start": 0.1}, "beta-VAE 0.4 + anneal"),
@@ -141,6 +142,7 @@ def test_dry_run_prints_a_script(workspace):
     (("--scale", "big"), "--scale"), (("--methods", "vae", "vea"), "vea"), (("--seeds", 11), "--seeds"),
     (("--tables", "yahoo"), "--tables yahoo: --scale small has ptb, omniglot"), (("--workers", 0), "--workers"),
     (("--logs", "x"), "--report"), (("--dry_run", "--report"), "--dry_run"), (("--runs", "nosuch"), "nosuch"),
+    (("--runs", "x", "--report"), "--runs"),
 ])
 def test_bad_flags(call, tmp_path, flags, says):
     ran = call(reproduce.main, *flags, cwd=tmp_path)
@@ -369,7 +371,7 @@ class Command:
         end = time.monotonic() + 100
         while not condition():
             assert self.process.is_alive() and time.monotonic() < end, self.said()
-            time.sleep(0.005)
+            time.sleep(0.02)
 
     def stop(self, number):
         """Send a signal; returns the exit code."""
@@ -394,29 +396,46 @@ def is_alive(pid):
     return True
 
 
-def test_killed_and_restarted(tiny, call):
+@pytest.fixture
+def start(tiny):
+    """`start(*flags)`: a `Command`; what is left of it at the end of the test is killed."""
+    commands = []
+
+    def start(*args):
+        commands.append(Command(*args))
+        return commands[-1]
+    yield start
+    for command in commands:
+        command.process.kill()
+        command.process.join()
+        if Path(f"{command.output}.pid").exists() and is_alive(command.child()):
+            os.kill(command.child(), signal.SIGKILL)
+
+
+def test_killed_and_restarted(tiny, call, start):
     """Ctrl-C lets the run save; after kill -9 of the command its run goes on, and the next command waits for that."""
     config = tiny / "config" / "config_tiny.py"
-    config.write_text(config.read_text().replace('"epochs": 2', '"epochs": 50'))
+    config.write_text(config.read_text().replace('"epochs": 2', '"epochs": 20'))
     args = ("--scale", "tiny", "--methods", "vae", "--seeds", 1)
     run = planned("vae")
 
-    first = Command(*args)
+    first = start(*args)
     first.wait_until(lambda: validations(run) >= 2)
+    assert os.getsid(first.child()) == first.child()        # Ctrl-C in a terminal reaches it through the command alone
     assert first.stop(signal.SIGINT) == 130
     assert first.said().splitlines()[-1].startswith("interrupted: ") and "Traceback" not in first.said()
     assert run.state.is_file() and not run.log(".err").exists() and not is_alive(first.child())
     stopped_after = validations(run)
-    assert stopped_after < 50 and str(states.state_of(run)) == f"unfinished: epoch {stopped_after}"
+    assert stopped_after < 20 and str(states.state_of(run)) == f"unfinished: epoch {stopped_after}"
 
-    second = Command(*args)
+    second = start(*args)
     second.wait_until(lambda: validations(run) > stopped_after)
     os.kill(second.child(), signal.SIGSTOP)             # or it might be at its end too soon
     assert second.stop(signal.SIGKILL) == -signal.SIGKILL
     assert f"resumed   {run.id}" in second.said()
     assert states.state_of(run).kind == "running"       # the run itself was not killed
 
-    third = Command(*args)
+    third = start(*args)
     third.wait_until(lambda: f"waiting   {run.id}" in third.said())
     assert f"resumed   {run.id}" not in third.said()
     os.kill(second.child(), signal.SIGKILL)

@@ -43,6 +43,7 @@ def run_all(runs, workers):
                 if not received:
                     work.start()
                 work.pass_on(received)
+                bar.refresh()
                 time.sleep(POLL_SECONDS)
                 work.collect(stopping=bool(received))
         finally:

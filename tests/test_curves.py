@@ -1,0 +1,91 @@
+"""Pictures of runs while they train: what is drawn is what the logs say."""
+
+import shutil
+
+import pytest
+from matplotlib import pyplot
+
+from modules.curves import epochs_figure, run_label, runs_figure
+from modules.training.log_reader import read_epochs, read_events
+from tests.test_log_reader import AGGRESSIVE, EARLIER, PLAIN
+from tests.test_toy import plot_script
+
+
+@pytest.fixture(autouse=True)
+def no_figure_stays():
+    yield
+    pyplot.close("all")
+
+
+def curves(panel):
+    """{label: (x values, y values)} of the curves of a panel."""
+    return {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in panel.lines}
+
+
+def test_figure_5_has_a_panel_a_run():
+    panels = epochs_figure([PLAIN, AGGRESSIVE, PLAIN], ["plain", "aggressive", "again"]).axes
+    assert [panel.get_title() for panel in panels] == ["plain", "aggressive", "again"]
+    for panel, log in zip(panels, (PLAIN, AGGRESSIVE)):
+        recorded = read_epochs(log)
+        drawn = list(curves(panel).values())
+        assert drawn[:3] == [(recorded["epoch"], recorded[name]) for name in ("kl", "mi", "kl_agg")]
+    assert curves(panels[1])["end of the aggressive phase"][0] == [6, 6]        # its seventh epoch
+    assert "end of the aggressive phase" not in curves(panels[0])
+
+
+def test_the_script_of_figure_5(call, tmp_path, monkeypatch):
+    """It takes text logs, too, and names a run by its method where the log tells, else by its file."""
+    script = plot_script("plot_epochs")
+    earlier = tmp_path / "earlier.log"
+    earlier.write_text(EARLIER)
+    alone = shutil.copy(PLAIN, tmp_path)
+    saved = []
+    monkeypatch.setattr(script.figures, "save_figure", lambda figure, path, **options: saved.append((figure, path)))
+    assert call(script.main, AGGRESSIVE, earlier, alone, cwd=tmp_path).returncode == 0
+    (figure, path), = saved
+    assert str(path) == "plot_figure/epochs.pdf"
+    assert [panel.get_title() for panel in figure.axes] == ["ptb aggressive (783435)", "earlier", PLAIN.stem]
+    monkeypatch.undo()
+    ran = call(script.main, AGGRESSIVE, PLAIN, "--output", tmp_path / "five.png", cwd=tmp_path)
+    assert ran.returncode == 0 and (tmp_path / "five.png").stat().st_size > 1000
+    ran = call(script.main, tmp_path / "none.log", cwd=tmp_path)
+    assert ran.returncode == 2 and "none.log: no such log" in ran.stderr and ran.stderr.count("\n") == 1
+
+
+def test_many_runs_keep_apart():
+    log = AGGRESSIVE.with_suffix(".jsonl")
+    figure = runs_figure([log] * 25, ["mi"], [f"run {i}" for i in range(25)])
+    (panel,) = figure.axes
+    lines = [line for line in panel.lines if line.get_label().startswith("run")]
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(lines) == 25
+    reports = [event for event in read_events(log) if event["event"] == "report"]
+    assert curves(panel)["run 7"] == ([event["iteration"] for event in reports], [event["mi"] for event in reports])
+    legend, = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [f"run {i}" for i in range(25)]
+
+
+def test_the_legend_stays_in_the_picture():
+    figure = runs_figure([AGGRESSIVE.with_suffix(".jsonl")] * 4, ["mi"], ["a rather long name of a method " * 2] * 4)
+    figure.canvas.draw()
+    box = figure.legends[0].get_window_extent()
+    assert 0 <= box.x0 and box.x1 <= figure.bbox.width and 0 <= box.y0
+
+
+def test_which_panels(call, tmp_path, monkeypatch):
+    script = plot_script("plot_runs")
+    saved = []
+    monkeypatch.setattr(script.figures, "save_figure", lambda figure, path, **options: saved.append(figure))
+    for flags, titles in (((), ["mutual information of x and z", "KL(q(z|x) || p(z))"]),
+                          (("--panels", "mi"), ["mutual information of x and z"])):
+        assert call(script.main, AGGRESSIVE.with_suffix(".jsonl"), *flags, cwd=tmp_path).returncode == 0
+        assert [panel.get_title() for panel in saved.pop().axes] == titles
+    ran = call(script.main, AGGRESSIVE.with_suffix(".jsonl"), "--panels", "au", cwd=tmp_path)
+    assert ran.returncode == 2 and "--panels" in ran.stderr
+
+
+def test_what_the_legend_calls_a_run(tmp_path):
+    settings = {"dataset": "ptb", "aggressive": 1, "kl_start": 0.1, "seed": 101, "jobid": 2}
+    assert run_label(tmp_path / "x.jsonl", {"args": settings}) == "ptb aggressive + anneal (101, job 2)"
+    of_config = {"args": {**settings, "jobid": 0, "bn_gamma": None}, "config": {"bn_gamma": 0.6}}
+    assert run_label(tmp_path / "x.jsonl", of_config) == "ptb aggressive + anneal, batch norm 0.6 (101)"
+    assert run_label(tmp_path / "x.jsonl", {}) == "x"
