@@ -48,7 +48,7 @@ METHODS = (
     Method("vae", "--kl_start 1.0", main=True),
     Method("vae_anneal", ANNEAL, main=True),
     Method("beta_anneal", "--beta {beta} " + ANNEAL),                                       # Higgins et al. 2017
-    Method("savae_anneal", "--model savae --svi_steps {svi} " + ANNEAL),                                      # Kim et al. 2018
+    Method("savae_anneal", "--model savae --svi_steps {svi} " + ANNEAL),                    # Kim et al. 2018
     Method("aggressive", "--aggressive 1 --kl_start 1.0", main=True),
     Method("aggressive_anneal", "--aggressive 1 " + ANNEAL, main=True),
     Method("cyclical", "--kl_start 0.0 --warm_up {cycle} --kl_cycles 4"),                   # Fu et al. 2019
