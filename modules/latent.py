@@ -10,10 +10,10 @@ from modules.vae import VAE
 def keys(svi_steps):
     """The config keys; `svi_steps` is the domain's default."""
     return {
-        "model": Key(one_of("vae", "lm", "savae"), "vae; lm: the decoder alone, without z; savae: semi-amortised", "vae"),
+        "model": Key(one_of("vae", "lm", "savae"), "lm: the decoder alone, without z; savae: semi-amortised", "vae"),
         "svi_steps": Key(whole(1), "steps that refine the posterior of savae", svi_steps),
         "bn_gamma": Key(number(0, 100), "batch-normalise the posterior mean, with this scale", None),
-        "committed_rate": Key(number(0, 100), "bound the posterior's variance so that KL is at least so many nats", None),
+        "committed_rate": Key(number(0, 100), "bound the posterior's variance so that KL is at least that, nats", None),
     }
 
 
