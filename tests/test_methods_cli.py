@@ -73,7 +73,8 @@ def test_the_models_generate(call, folder, flags):
         assert (ran.returncode, ran.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("flags", ["--model savae --svi_steps 2", "--model lm", "--free_bits 0.2 --beta 0.5 --bn_gamma 1"])
+@pytest.mark.parametrize("flags", ["--model savae --svi_steps 2", "--model lm",
+                                   "--free_bits 0.2 --beta 0.5 --bn_gamma 1"])
 def test_a_run_taken_up_again_ends_as_one_never_stopped(call, tmp_path, flags):
     """Stopped after two of four epochs, here by a smaller --epochs; bit for bit."""
     args = [*ARGS_TO_RESUME[:-1], 4, *flags.split()]
@@ -131,9 +132,10 @@ def test_the_file_is_not_needed_to_resume(call, autoencoder, tmp_path):
 def test_an_encoder_that_does_not_fit_is_refused_before_anything_is_written(call, autoencoder, workspace):
     place, path = autoencoder
     file = place / path
-    assert_refused(call(text.main, *ARGS, "--encoder_from", file, "--enc_nh", 9, cwd=workspace), file, "lstm")
-    assert_refused(call(text.main, *ARGS, "--encoder_from", file, "--train_limit", 3, cwd=workspace), file, "vocabulary")
-    assert_refused(call(text.main, *ARGS, "--encoder_from", "nowhere.pt", cwd=workspace), "nowhere.pt")
+    for flags, names in ((["--encoder_from", file, "--enc_nh", 9], [file, "lstm"]),
+                         (["--encoder_from", file, "--train_limit", 3], [file, "vocabulary"]),
+                         (["--encoder_from", "nowhere.pt"], ["nowhere.pt"])):
+        assert_refused(call(text.main, *ARGS, *flags, cwd=workspace), *names)
     assert not (workspace / "logs").exists() and not (workspace / "models").exists()
 
 
@@ -152,8 +154,8 @@ def test_what_excludes_each_other_is_refused(call, workspace, flags, names):
 
 
 @pytest.mark.parametrize("flag, value", [
-    ("--model", "gan"), ("--svi_steps", 0), ("--beta", -1), ("--beta", "nan"), ("--kl_cycles", 0), ("--free_bits", -0.1),
-    ("--free_bits_over", "batch"), ("--bn_gamma", 0), ("--committed_rate", "many")])
+    ("--model", "gan"), ("--svi_steps", 0), ("--beta", -1), ("--beta", "nan"), ("--kl_cycles", 0),
+    ("--free_bits", -0.1), ("--free_bits_over", "batch"), ("--bn_gamma", 0), ("--committed_rate", "many")])
 def test_bad_values_of_flags(call, workspace, flag, value):
     ran = call(text.main, *ARGS, flag, value, cwd=workspace)
     assert ran.returncode == 2 and flag in ran.stderr and "Traceback" not in ran.stderr
