@@ -25,7 +25,7 @@ def interpolate(start, end, steps):
 
 def kl_per_dimension(mean, logvar):
     """KL(N(mean, exp(logvar)) || N(0, 1)) of each dimension by itself: [batch, nz] -> [batch, nz]."""
-    return 0.5 * (mean.square() + logvar.exp() - logvar - 1)
+    return 0.5 * (mean.square() + logvar.expm1() - logvar)
 
 
 def kl_to_standard_normal(mean, logvar):

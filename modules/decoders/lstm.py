@@ -3,9 +3,10 @@
 import torch
 from torch import nn
 
-from modules.decoders.vocabulary import token_nll
 from modules.decoders.linear import linear
+from modules.decoders.vocabulary import token_nll
 from modules.dropout import Dropout
+from modules.recurrence import LSTM
 
 
 class LSTMDecoder(nn.Module):
@@ -21,7 +22,7 @@ class LSTMDecoder(nn.Module):
         self.embed = nn.Embedding(vocab_size, ni)
         self.dropout_in = Dropout(dropout_in)
         self.trans_linear = linear(nz, dec_nh, bias=False)
-        self.lstm = nn.LSTM(ni + nz, dec_nh)
+        self.lstm = LSTM(ni + nz, dec_nh)
         self.dropout_out = Dropout(dropout_out)
         self.pred_linear = nn.Linear(dec_nh, vocab_size, bias=False)
         self.train_dtype = train_dtype
@@ -32,18 +33,19 @@ class LSTMDecoder(nn.Module):
         x: token ids [batch, time], all of one length; z: [batch, nsamples, nz] -> [batch, nsamples].
         Every token but the first (`<s>`) is predicted.
         """
-        batch, nsamples, nz = z.shape
+        batch, nsamples, _ = z.shape
         tokens = x.T                                                            # [time, batch]
         embedded = self.dropout_in(self.embed(tokens[:-1]))                     # [time - 1, batch, ni]
-        steps = len(embedded)
-        source = torch.cat([embedded.unsqueeze(2).expand(-1, -1, nsamples, -1),
-                            z.expand(steps, -1, -1, -1)], dim=3)                # [time - 1, batch, nsamples, ni + nz]
-        cell = self.trans_linear(z.reshape(1, batch * nsamples, nz))            # [1, batch * nsamples, dec_nh]
-        hidden, _ = self.lstm(source.flatten(1, 2), (cell.tanh(), cell))
+        targets = tokens[1:].long()                                             # [time - 1, batch]
+        if nsamples > 1:
+            embedded, targets = (each.repeat_interleave(nsamples, dim=1) for each in (embedded, targets))
+        steps, z = len(targets), z.flatten(0, 1)                                # z [batch * nsamples, nz]
+        source = torch.cat([embedded, z.expand(steps, -1, -1)], dim=2)          # [time - 1, batch * nsamples, ni + nz]
+        hidden, _ = self.lstm(source, self.start(z))
         hidden = self.dropout_out(hidden).flatten(0, 1)                         # [(time-1) * batch * nsamples, dec_nh]
-        targets = tokens[1:].long().unsqueeze(2).expand(-1, -1, nsamples).flatten()
         dtype = self.train_dtype if self.training else hidden.dtype
-        return token_nll(hidden, self.pred_linear.weight, targets, dtype).view(steps, batch, nsamples).sum(dim=0)
+        nll = token_nll(hidden, self.pred_linear.weight, targets.flatten(), dtype)
+        return nll.view(steps, batch, nsamples).sum(dim=0)
 
     def start(self, z):
         """The LSTM's state before the first word: z [n, nz] -> (h0, c0), [1, n, dec_nh] both."""

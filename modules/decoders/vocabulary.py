@@ -18,19 +18,18 @@ def token_nll(hidden, weight, targets, dtype=torch.float32):
     """
     targets = targets.unsqueeze(1)
     if torch.is_grad_enabled():
-        return _TokenNLL.apply(hidden, weight, targets, dtype).squeeze(1)
+        return _TokenNLL.apply(hidden, weight, targets, dtype)
     low_weight = weight.to(dtype)
     return torch.cat([_nll_and_p(part, low_weight, target)[0]
-                      for part, target in zip(hidden.split(CHUNK), targets.split(CHUNK))]).squeeze(1)
+                      for part, target in zip(hidden.split(CHUNK), targets.split(CHUNK))])
 
 
 def _nll_and_p(hidden, weight, targets):
-    """-log p of the targets [tokens, 1], and p, the softmax of the logits [tokens, vocab]."""
+    """-log p of the targets [tokens, 1], as [tokens], and p, the softmax of the logits [tokens, vocab]."""
     logits = hidden.to(weight.dtype) @ weight.T
-    below_peak = logits.amax(dim=1, keepdim=True) - logits.gather(1, targets)
+    below_peak = logits.amax(dim=1) - logits.gather(1, targets).squeeze(1)
     p = torch.softmax(logits, dim=1, out=logits)                                # in place
-    log_normaliser = -p.amax(dim=1, keepdim=True).to(hidden.dtype).log()        # max p = 1 / sum(exp(logits - peak))
-    return below_peak + log_normaliser, p
+    return below_peak - p.amax(dim=1).to(hidden.dtype).log(), p                 # max p = 1 / sum(exp(logits - peak))
 
 
 class _TokenNLL(torch.autograd.Function):
@@ -51,7 +50,7 @@ class _TokenNLL(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         grad_hidden, hidden, error = ctx.saved_tensors
-        grad_weight = None
+        grad, grad_weight = grad.unsqueeze(1), None
         if error is not None:
             grad_weight = (error.T @ (hidden * grad).to(error.dtype)).to(hidden.dtype)
         if grad_hidden is not None:

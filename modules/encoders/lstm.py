@@ -3,6 +3,7 @@
 from torch import nn
 
 from modules.encoders.gaussian import GaussianEncoder
+from modules.recurrence import LSTM
 
 
 class LSTMEncoder(GaussianEncoder):
@@ -14,10 +15,12 @@ class LSTMEncoder(GaussianEncoder):
     def __init__(self, vocab_size, nz, ni, enc_nh, constraints=()):
         super().__init__(constraints)
         self.embed = nn.Embedding(vocab_size, ni)
-        self.lstm = nn.LSTM(ni, enc_nh)
+        self.lstm = LSTM(ni, enc_nh)
         self.linear = nn.Linear(enc_nh, 2 * nz, bias=False)
 
     def gaussian(self, x):
         """x: token ids [batch, time], `<s>` and `</s>` included -> mean, logvar, both [batch, nz]."""
-        _, (last_hidden, _) = self.lstm(self.embed(x.T))             # last_hidden [1, batch, enc_nh]
+        embedded = self.embed(x.T)                                              # [time, batch, ni]
+        start = embedded.new_zeros(1, len(x), self.lstm.hidden_size)
+        _, (last_hidden, _) = self.lstm(embedded, (start, start))               # last_hidden [1, batch, enc_nh]
         return self.linear(last_hidden.squeeze(0)).chunk(2, dim=-1)

@@ -140,15 +140,15 @@ class Trainer:
 
     def encoder_step(self, x, weight):
         """One step on phi alone; returns the loss summed over the batch, left on the device."""
-        reconstruction, _, penalty = self._gradients(x, weight)
+        loss, _, _ = self._gradients(x, weight)
         self._clip(self.encoder_parameters, self.parameters if self.options.inner_clip == "joint"
                    else self.encoder_parameters)
         self.encoder_optimiser.step()
-        return torch.add(reconstruction, penalty, alpha=weight).sum()
+        return loss.sum()
 
     def decoder_step(self, x, weight, joint):
         """One step on theta, or with `joint` on theta and phi."""
-        reconstruction, kl, _ = self._gradients(x, weight)
+        _, reconstruction, kl = self._gradients(x, weight)
         self._clip(self.parameters, self.parameters)
         if joint:
             self.encoder_optimiser.step()
@@ -160,17 +160,18 @@ class Trainer:
         reported["count"] += len(x)
 
     def _gradients(self, x, weight):
-        """Leave in `.grad` the gradients of the batch's mean loss, reconstruction + weight * penalty.
+        """Leave in `.grad` the gradients of the batch's mean loss.
 
-        Returns the reconstruction [batch], the KL [batch, nz] and what is made of it, the penalty [batch].
+        Returns the loss, reconstruction + weight * penalty on the KL, and the reconstruction, [batch] both, and the KL
+        [batch, nz].
         """
         for parameter in self.parameters:
             parameter.grad = None
         reconstruction, kl = self.model.elbo_terms(x, self.options.nsamples, weight)
         penalty = kl_penalty(kl, self.options.free_bits, self.options.free_bits_over)
-        share = torch.full_like(penalty, 1 / len(penalty))          # that of each x in the mean
-        torch.autograd.backward((reconstruction, penalty), (share, weight * share))
-        return reconstruction.detach(), kl.detach(), penalty.detach()
+        loss = torch.add(reconstruction, penalty, alpha=weight)
+        loss.backward(torch.full_like(penalty, 1 / len(penalty)))       # the share of each x in the mean
+        return loss.detach(), reconstruction.detach(), kl.detach()
 
     def _clip(self, parameters, measured):
         """Scale the gradients of `parameters` as if to bring the norm over all of `measured` down to the bound."""
