@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from modules import metrics
 from modules.errors import Interrupted, UserError
+from modules.memory import keep_freed_memory
 from modules.precision import PRECISIONS
 from modules.training.checkpoint import load_checkpoint, load_encoder
 from modules.training.loop import Options, Trainer, record_metrics, state_path
@@ -96,9 +97,12 @@ def evaluated_as_trained(args, its_config):
 
 
 def device():
-    """The GPU when there is one, with float32 that is no TF32, else the CPU."""
+    """The GPU when there is one, with float32 that is no TF32, else the CPU, made not to give freed memory back."""
     torch.backends.cudnn.allow_tf32 = False
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    keep_freed_memory()
+    return torch.device("cpu")
 
 
 def run_name(args):

@@ -1,0 +1,74 @@
+"""Time training steps with and without `modules.memory.keep_freed_memory`, each in processes of their own, in turns.
+
+    python benchmarks/bench_memory.py               # about 2 minutes on two free CPU cores
+
+Sizes are PTB's and the published image model's, as in `bench_text.py` and `bench_image.py`, which measure without it.
+Page faults are those of the system that need no disk: a page of memory mapped and zeroed.
+"""
+
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import bench_image, bench_text  # noqa: E402
+from benchmarks.contest import outer_steps  # noqa: E402
+from modules.data.text import TextSplit  # noqa: E402
+from modules.memory import keep_freed_memory  # noqa: E402
+
+TURNS = 3                           # processes of each way
+STEPS = {"text": 30, "image": 6}    # timed in each, after two that are not
+
+
+def main():
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(f"{'outer step':14}{'':28}{'default':>10}{'kept':>10}{'ratio':>8}")
+    context = multiprocessing.get_context("spawn")
+    for domain in STEPS:
+        costs = {False: [], True: []}
+        for _ in range(TURNS):
+            for kept in costs:
+                with context.Pool(1) as pool:
+                    costs[kept].append(pool.apply(cost_of_steps, (domain, kept)))
+        for name, default, kept in zip(("median ms", "page faults", "peak of memory, MiB"),
+                                       *(map(statistics.median, zip(*costs[kept])) for kept in costs)):
+            print(f"{domain:14}{name:28}{default:10.1f}{kept:10.1f}{default / max(kept, 1):8.2f}")
+
+
+def cost_of_steps(domain, kept):
+    """(median milliseconds of a step, page faults of a step, MiB at the peak of this process)"""
+    if kept:
+        keep_freed_memory()
+    step = partial(outer_steps, trainer_of(domain), 1)
+    for _ in range(2):
+        step()
+    faults, times = page_faults(), []
+    for _ in range(STEPS[domain]):
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return (1e3 * statistics.median(times), (page_faults() - faults) / len(times),
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def trainer_of(domain):
+    if domain == "image":
+        return bench_image.project_trainer(bench_image.Images(bench_image.BATCH, bench_image.BATCH), "joint", "float32")
+    size = bench_text.SIZES["ptb"]
+    split = TextSplit(bench_text.made_up_corpus(size, size.batch), size.batch)
+    return bench_text.project_trainer(size, split, "joint", "float32", bench_text.DROPOUT)
+
+
+def page_faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+if __name__ == "__main__":
+    main()

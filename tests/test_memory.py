@@ -1,0 +1,43 @@
+"""Memory that large tensors leave is kept."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from modules.config import REPOSITORY
+
+PROGRAM = """
+import resource, torch
+from modules import cli
+{call}
+def use():
+    torch.ones(2**24)       # 64 MiB: more than glibc keeps by itself
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+use()
+before = faults()
+for _ in range(5):
+    use()
+print(faults() - before)
+"""
+
+
+def page_faults(call):
+    """Pages that a process mapped anew while it used and left the same memory five times."""
+    ran = subprocess.run([sys.executable, "-c", PROGRAM.format(call=call)], cwd=REPOSITORY, capture_output=True,
+                         text=True, check=True)
+    return int(ran.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc can be told to")
+def test_the_device_of_a_command_keeps_what_tensors_leave(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert 5 * page_faults("cli.device()") < page_faults("")
+
+
+def test_another_c_library_changes_nothing(monkeypatch):
+    from modules import memory
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    memory.keep_freed_memory()
