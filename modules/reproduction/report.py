@@ -126,17 +126,21 @@ def write(path, content):
 
 
 def draw(table, runs, stem, logs=LOGS):
-    """Two figures of the first run of each method, as far as it is: MI over updates, and figure 5 of the paper."""
+    """Two figures of the first run of each method, as far as it is: MI over updates, and figure 5 of the paper.
+
+    Each as PDF, for a paper, and as PNG, to be looked at.
+    """
     trained = {method_name(vars(its[0].args)): its[0].log(logs=logs) for its in runs.values()
                if its[0].args.model != "lm" and _has(its[0], "report", logs)}
-    if trained:
-        figure = runs_figure(list(trained.values()), ["mi"], list(trained))
-        figures.save_figure(figure, stem.with_name(f"{stem.name}_mi.pdf"))
     validated = {method_name(vars(its[0].args)): its[0].log(logs=logs) for method, its in runs.items()
                  if method.key in EPOCHS_DRAWN and _has(its[0], "val", logs)}
-    if validated:
-        figure = epochs_figure(list(validated.values()), list(validated))
-        figures.save_figure(figure, stem.with_name(f"{stem.name}_epochs.pdf"))
+    for suffix in (".pdf", ".png"):
+        if trained:
+            figures.save_figure(runs_figure(list(trained.values()), ["mi"], list(trained)),
+                                stem.with_name(f"{stem.name}_mi{suffix}"))
+        if validated:
+            figures.save_figure(epochs_figure(list(validated.values()), list(validated)),
+                                stem.with_name(f"{stem.name}_epochs{suffix}"))
 
 
 def _has(run, kind, logs):
