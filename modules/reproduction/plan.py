@@ -133,8 +133,8 @@ class Table:
 DIFFERENT = "Data and sizes differ from the published ones: compare the pattern, not the values."
 SCALES = {
     "small": (
-        Table("ptb", "Penn Treebank, 10,000 sentences, a small LSTM", "text",
-              "--dataset ptb_tiny --train_limit 10000 --iw_nsamples 100", 3, 1, YAHOO,
+        Table("ptb", "Penn Treebank, 5,000 sentences, a small LSTM", "text",
+              "--dataset ptb_tiny --train_limit 5000 --iw_nsamples 100", 3, 1, YAHOO,
               anneal=5, cycle=2, svi=5, remark=DIFFERENT),
         Table("omniglot", "Omniglot, 1,600 images, a small PixelCNN", "image",
               "--dataset omniglot_tiny --train_limit 1600 --iw_nsamples 25", 3, 1, OMNIGLOT,
