@@ -132,7 +132,7 @@ def test_dry_run_prints_a_script(workspace):
     assert (ran.returncode, ran.stderr) == (0, "")
     lines = ran.stdout.splitlines()
     assert lines[0] == "# ptb_tiny_aggressive0_kls1.00_warm10_0_0_783435: not run"
-    assert lines[1].endswith("text.py --dataset ptb_tiny --train_limit 10000 --iw_nsamples 100 --kl_start 1.0 "
+    assert lines[1].endswith("text.py --dataset ptb_tiny --train_limit 5000 --iw_nsamples 100 --kl_start 1.0 "
                              "--taskid 0")
     assert [line.split()[0] for line in lines] == ["#", "python"] * 3 and "--beta 0.0" in lines[3]
     assert not (workspace / "logs").exists()
