@@ -1,4 +1,4 @@
-"""Turn runs into tables: make every run of a table, as far as it is not made, and set its figures beside the paper's.
+"""Turn runs into tables: run whatever a table still lacks, then print our figures beside the paper's.
 
     python reproduce.py --dry_run                           # the commands of all runs, and how far each is
     python reproduce.py --workers 2                         # the tables that two cores can fill in some hours
@@ -6,7 +6,7 @@
     python reproduce.py --report                            # the tables of what there is
     python reproduce.py --scale paper --slurm array.sh      # the published tables, on a cluster
 
-Prints the commands first. What is finished is skipped, what is half done goes on; Ctrl-C lets the runs save. A run that
+Prints the commands first. Finished runs are skipped and interrupted ones resumed; Ctrl-C lets the runs save. A run that
 fails leaves the others alone and is named at the end, with exit code 1. Tables go to build/tables as Markdown, LaTeX
 and CSV, with two figures: mutual information of every method over training, and figure 5 of the paper.
 """
@@ -31,7 +31,7 @@ def main():
     if args.report:
         report.build(tables, args.scale, args.output, args.logs)
     elif args.slurm:
-        slurm.write_array(runs, args.slurm, [*this_command(), *selection(args)])
+        slurm.write_array(runs, args.slurm, [*this_command(), *selection(args)], ["--output", str(args.output)])
     else:
         show(runs)
         failed = {} if args.dry_run else runner.run_all(unfinished(runs), args.workers)
@@ -60,15 +60,17 @@ def show(runs):
     for run in runs:
         state = state_of(run)
         print(f"# {run.id}: {state}{f' ({state.error})' if state.error else ''}")
-        if state.kind not in ("finished", "running"):
-            print(shlex.join(["python", script_path(run.script), *run.flags, *flags_to_start(run)]))
+        if state.kind not in ("finished", "running", "damaged"):
+            try:
+                print(shlex.join(["python", script_path(run.script), *run.flags, *flags_to_start(run)]))
+            except UserError as error:
+                print(f"# {error}")
     sys.stdout.flush()
 
 
 def end(failed):
     """Name the runs that failed, if any, and end with exit code 1 then."""
-    for run_id, reason in failed.items():
-        print(f"{run_id} {reason}", file=sys.stderr)
+    runner.name_failures(failed)
     if failed:
         raise SystemExit(1)
 
@@ -120,7 +122,7 @@ def parse_arguments():
         parser.error("--logs goes with --report")
     if args.runs and args.report:
         parser.error("--runs and --report exclude each other: a table is of all its runs")
-    args.logs = args.logs or plan.LOGS
+    args.logs = args.logs or cli.LOGS
     return args
 
 

@@ -15,6 +15,7 @@ from modules.training.checkpoint import load_checkpoint, load_encoder
 from modules.training.loop import Options, Trainer, record_metrics, state_path
 from modules.training.records import Records, environment
 
+LOGS = Path("logs")
 SEEDS = (783435, 101, 202, 303, 404, 505, 606, 707, 808, 909)      # --taskid picks one
 MAY_CHANGE_ON_RESUME = {"resume", "overwrite", "epochs", "save_every", "iw_nsamples", "iw_batch", "test_nepoch",
                          "max_iterations"}
@@ -49,7 +50,8 @@ def add_shared_flags(parser):
     train.add_argument("--warm_up", type=NATURAL, default=10, help="epochs over which the KL weight grows to 1")
     train.add_argument("--kl_start", type=WEIGHT, default=1.0, help="KL weight at the start")
     train.add_argument("--kl_cycles", type=COUNT, default=1,
-                       help="go through the warm-up that many times, the weight staying 1 for as long in between")
+                       help="cyclical annealing: repeat the warm-up this many times, holding the weight at 1 equally "
+                            "long after each")
     train.add_argument("--beta", type=NON_NEGATIVE, default=1.0, help="multiplies the KL weight; 0: an autoencoder")
     train.add_argument("--free_bits", type=NON_NEGATIVE, default=0.0, help="nats of KL without a penalty ...")
     train.add_argument("--free_bits_over", choices=("dimension", "sum"), default="dimension",
@@ -112,7 +114,7 @@ def run_name(args):
 
 
 def method_tag(args):
-    """What a name says, after the warm-up, of the methods that the paper's own names do not tell of."""
+    """The part of a run's name that identifies methods other than the paper's own."""
     free = "free" if args.free_bits_over == "dimension" else "freesum"
     parts = [("cycles", args.kl_cycles, args.kl_cycles > 1), ("", args.model, args.model in ("lm", "savae")),
              ("beta", args.beta, args.beta != 1), (free, args.free_bits, args.free_bits),
@@ -120,6 +122,16 @@ def method_tag(args):
              ("init", "", args.encoder_from)]
     return "".join(f"{name}{value:g}_" if isinstance(value, (int, float)) else f"{name}{value}_"
                    for name, value, told in parts if told)
+
+
+def model_path(dataset, run_id):
+    """Where a run keeps its best model."""
+    return Path("models", dataset, f"{run_id}.pt")
+
+
+def log_folder(dataset, logs=LOGS):
+    """Where the runs of a data set keep their records, `<run_id>.log` and `<run_id>.jsonl`."""
+    return Path(logs, dataset)
 
 
 def train_and_test(run_id, model, splits, recipe, args, config, description, observer=None, max_iterations=None):
@@ -130,15 +142,13 @@ def train_and_test(run_id, model, splits, recipe, args, config, description, obs
     `max_iterations`, training may stop early, and is then not tested.
     Raises UserError if the files exist already and neither --resume nor --overwrite says what to do.
     """
-    model_path = Path("models", args.dataset, f"{run_id}.pt")
-    folder = Path("logs", args.dataset)
-    saved = None
+    best, folder, saved = model_path(args.dataset, run_id), log_folder(args.dataset), None
     if args.resume:
-        saved = _saved_state(model_path, description)
+        saved = _saved_state(best, description)
     else:
         if args.encoder_from:
             load_encoder(model, args.encoder_from, description)
-        _make_room([model_path, state_path(model_path), folder / f"{run_id}.log", folder / f"{run_id}.jsonl"], args,
+        _make_room([best, state_path(best), folder / f"{run_id}.log", folder / f"{run_id}.jsonl"], args,
                    "this run has been made before; --resume goes on with it, --overwrite starts it again, --jobid N "
                    "gives this one another name")
         _make_room(observer.files() if observer else [], args,
@@ -149,7 +159,7 @@ def train_and_test(run_id, model, splits, recipe, args, config, description, obs
                       inner_clip=args.inner_clip, momentum=args.momentum, save_every=args.save_every, seed=args.seed,
                       beta=args.beta, kl_cycles=args.kl_cycles, free_bits=args.free_bits,
                       free_bits_over=args.free_bits_over, max_iterations=max_iterations or math.inf)
-    trainer = Trainer(model, splits, recipe, options, records, model_path, description, observer)
+    trainer = Trainer(model, splits, recipe, options, records, best, description, observer)
     if saved is None:
         records.write(None, event="run", id=run_id, args=description["args"], config=config, **environment())
         trainer.save()
@@ -166,7 +176,7 @@ def train_and_test(run_id, model, splits, recipe, args, config, description, obs
     if not trainer.progress.finished:
         print(f"stopped after {trainer.progress.iteration} iterations; --resume with more of them goes on from here")
         return
-    model.load_state_dict(load_checkpoint(model_path, description["domain"])["model"])
+    model.load_state_dict(load_checkpoint(best, description["domain"])["model"])
     try:
         test(model, splits["test"], args, records)
     except KeyboardInterrupt:
@@ -197,9 +207,9 @@ def plain_arguments(args):
     return {name: str(value) if isinstance(value, Path) else value for name, value in sorted(vars(args).items())}
 
 
-def _saved_state(model_path, description):
+def _saved_state(best, description):
     """The state to resume from; raises UserError if there is none, or if it is another run's."""
-    state = state_path(model_path)
+    state = state_path(best)
     if not state.is_file():
         raise UserError(f"{state}: nothing to resume; start the run without --resume")
     saved = load_checkpoint(state, description["domain"])

@@ -9,6 +9,8 @@ from modules.errors import UserError
 
 REQUIRED = object()
 REPOSITORY = Path(__file__).resolve().parent.parent
+NOT_OF_THE_MODEL = {"batch_size", "epochs", "test_nepoch", "train_data", "val_data", "test_data", "data_file", "label",
+                    "vocab_limit"}      # keys that say on what, and for how long, it is trained
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,14 @@ def check_config(params, keys, overrides, path):
         except (TypeError, ValueError) as error:
             raise UserError(f"{path}: {name} {error}") from None
     return config
+
+
+def check_model_flags(flags, config, path):
+    """Raise UserError if a flag that was given asks for another model than the file `path`, of this config, holds."""
+    for name, value in config.items():
+        given = flags.get(name)
+        if name not in NOT_OF_THE_MODEL and given is not None and given != value:
+            raise UserError(f"--{name} {given}: the model in {path} was made with {name} = {value}; leave the flag out")
 
 
 def _find(dataset):

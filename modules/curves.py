@@ -29,13 +29,13 @@ def epochs_figure(logs, titles):
 
 
 def draw_epochs(panel, log):
-    """KL, MI and KL(q(z) || p(z)) of a log, a dot a validation, and a thin line at the one that ended the aggressive
+    """KL, MI and KL(q(z) || p(z)) of a log, one dot per validation, and a thin line at the one that ended the aggressive
     phase."""
-    epochs = read_epochs(log)
+    epochs, aggressive = read_epochs(log), aggressive_epochs(log)
     for name, (label, colour, style) in EPOCH_CURVES.items():
         panel.plot(epochs["epoch"], epochs[name], style, color=colour, marker=".", label=label)
-    if aggressive_epochs(log) is not None:
-        panel.axvline(aggressive_epochs(log) - 1, color="#999999", linewidth=0.8, label="end of the aggressive phase")
+    if aggressive is not None:
+        panel.axvline(aggressive - 1, color="#999999", linewidth=0.8, label="end of the aggressive phase")
     panel.set(xlabel="epoch", ylabel="nats")
     panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     panel.spines[["top", "right"]].set_visible(False)
@@ -90,9 +90,9 @@ def log_label(path):
 
 def run_label(path, event):
     """What the legend calls a run: its method and seed, or its file where the first event does not tell."""
-    settings = event.get("args")
-    if settings is None:
+    settings = event.get("args", {})
+    if not {"dataset", "seed"} <= settings.keys():
         return path.stem
-    job = f", job {settings['jobid']}" if settings["jobid"] else ""
+    job = f", job {settings['jobid']}" if settings.get("jobid") else ""
     method = method_name({**settings, **event.get("config", {})})
     return f"{settings['dataset']} {method} ({settings['seed']}{job})"

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from modules import cli, latent
-from modules.config import Key, check_config, load_config, text, whole, wholes
+from modules.config import Key, check_config, check_model_flags, load_config, text, whole, wholes
 from modules.data.images import ImageSplit, TrainingImages, load_images
 from modules.decoders.pixelcnn import PixelCNNDecoder
 from modules.encoders.gaussian import NoEncoder
@@ -92,6 +92,7 @@ def load_model(path, args):
     content = load_model_file(path, "image")
     if "config" in content:
         config = check_config(content["config"], KEYS, {}, path)
+        check_model_flags(vars(args), config, path)
     else:
         config = load_config(args.dataset, KEYS, vars(args))
         print(f"{path}: a plain state dict, {len(content['model'])} tensors; read with the config of {args.dataset}")

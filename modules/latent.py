@@ -13,7 +13,7 @@ def keys(svi_steps):
         "model": Key(one_of("vae", "lm", "savae"), "lm: the decoder alone, without z; savae: semi-amortised", "vae"),
         "svi_steps": Key(whole(1), "steps that refine the posterior of savae", svi_steps),
         "bn_gamma": Key(number(0, 100), "batch-normalise the posterior mean, with this scale", None),
-        "committed_rate": Key(number(0, 100), "bound the posterior's variance so that KL is at least that, nats", None),
+        "committed_rate": Key(number(1e-6, 100), "bound the posterior's variance so that KL is at least that, nats", None),
     }
 
 
@@ -43,14 +43,16 @@ def check(args, config):
     """Raise UserError for settings that exclude each other."""
     if config["model"] == "lm":
         refuse = [(args.aggressive, "--aggressive 1"), (args.encoder_from, "--encoder_from"),
-                  (args.free_bits, "--free_bits"), (config["bn_gamma"], "--bn_gamma"),
-                  (config["committed_rate"], "--committed_rate")]
-        reason = "a model without latent variable has no encoder"
+                  (args.beta != 1, "--beta"), (args.kl_cycles > 1, "--kl_cycles"), (args.free_bits, "--free_bits"),
+                  (config["bn_gamma"], "--bn_gamma"), (config["committed_rate"], "--committed_rate"),
+                  (args.svi_steps, "--svi_steps")]
+        reason = "a model without latent variable has no encoder and no KL"
     elif config["model"] == "savae":
-        refuse = [(config["bn_gamma"], "--bn_gamma"), (config["committed_rate"], "--committed_rate")]
-        reason = "its refined posterior would leave the constraint"
+        refuse = [(config["bn_gamma"], "--bn_gamma"), (config["committed_rate"], "--committed_rate"),
+                  (args.free_bits, "--free_bits")]
+        reason = "it refines its posterior for the ELBO, free of constraints"
     else:
-        return
+        refuse, reason = [(args.svi_steps, "--svi_steps")], "only --model savae refines its posterior"
     for given, flag in refuse:
         if given:
             raise UserError(f"--model {config['model']} and {flag} exclude each other: {reason}")

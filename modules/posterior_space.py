@@ -49,7 +49,7 @@ class Trajectory:
 
     `model_mean`, `inference_mean` [half-steps, sentences]; `iteration`, `kl`, `mi` [half-steps]; `half` [half-steps],
     "start", then "encoder" and "decoder" by turns. An encoder half-step leaves `model_mean` alone, a decoder half-step
-    `inference_mean`.
+    `inference_mean` (but of a semi-amortised model, whose inference asks the decoder).
     """
 
     def __init__(self, sentences, grid, settings):

@@ -61,8 +61,8 @@ class _Problem:
     def second_derivatives(self, lam, noise, direction, parameters):
         """Gradients of <direction, grad L(lambda)>, with respect to lambda [batch, 2 nz] and to each parameter.
 
-        By central differences of gradients along the direction (as Kim et al. do; fused LSTMs have no second
-        derivative), each row moved by the cube root of the precision, where truncation and rounding balance.
+        By central differences of gradients along the direction (Kim et al. use one-sided ones; fused LSTMs have no
+        second derivative), each row moved by the cube root of the precision, where truncation and rounding balance.
         """
         radius = torch.finfo(lam.dtype).eps ** (1 / 3)
         length = direction.norm(dim=1, keepdim=True)

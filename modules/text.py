@@ -3,7 +3,7 @@
 import torch
 
 from modules import cli, latent
-from modules.config import Key, check_config, fraction, load_config, one_of, text, whole, yes_no
+from modules.config import Key, check_config, check_model_flags, fraction, load_config, one_of, text, whole, yes_no
 from modules.data.text import TextSplit, Vocabulary, read_corpus
 from modules.decoders.lstm import LSTMDecoder
 from modules.encoders.gaussian import NoEncoder
@@ -81,6 +81,7 @@ def load_model(path, args):
     content = load_model_file(path, "text")
     if "config" in content:
         config = check_config(content["config"], KEYS, {}, path)
+        check_model_flags(vars(args), config, path)
         vocabulary = Vocabulary.of_file(content.get("vocabulary"), path)
     else:
         config = load_config(args.dataset, KEYS, vars(args))

@@ -88,4 +88,4 @@ def test_what_the_legend_calls_a_run(tmp_path):
     assert run_label(tmp_path / "x.jsonl", {"args": settings}) == "ptb aggressive + anneal (101, job 2)"
     of_config = {"args": {**settings, "jobid": 0, "bn_gamma": None}, "config": {"bn_gamma": 0.6}}
     assert run_label(tmp_path / "x.jsonl", of_config) == "ptb aggressive + anneal, batch norm 0.6 (101)"
-    assert run_label(tmp_path / "x.jsonl", {}) == "x"
+    assert run_label(tmp_path / "x.jsonl", {}) == run_label(tmp_path / "x.jsonl", {"args": {}}) == "x"

@@ -43,7 +43,7 @@ mi_agg: 0.2237, kl_agg: 0.5284
 VAL --- avg_loss: 108.4899, kl: 0.7455, mi: 0.4387, recon: 107.7444, nll: 108.4899, ppl: 142.1335
 """
 EVENTS = [{"event": "run", "id": "x"},
-          {"event": "report", "epoch": 0, "kl": 9.0, "mi": 9.0},
+          {"event": "report", "epoch": 0, "iteration": 3, "kl": 9.0, "mi": 9.0},
           {"event": "val", "epoch": 0, "kl": 0.75185, "mi": 0.22978, "mi_agg": 0.24857, "kl_agg": 0.50328},
           {"event": "test", "epoch": 0, "kl": 8.0, "mi": 8.0, "mi_agg": 8.0, "kl_agg": 8.0},
           {"event": "aggressive phase ends", "epoch": 1},
@@ -136,7 +136,11 @@ def test_a_real_log(tmp_path):
     ("run.jsonl", b'{"event": "run"}\n{"event": "va\n', "run.jsonl, line 2: not an event"),
     ("run.jsonl", b"VAL --- avg_loss", "run.jsonl, line 1: not an event"),
     ("run.jsonl", b"[1]\n", "run.jsonl, line 1: not an event"),
-    ("run.jsonl", b'{"event": "val", "epoch": 0}\n', "run.jsonl: a val event without figures"),
+    ("run.jsonl", b'{"event": "val", "epoch": 0}\n', "run.jsonl, line 1: not an event"),
+    ("run.jsonl", b'{"event": "val", "epoch": 0, "kl": "1", "mi": 0}\n', "run.jsonl, line 1: not an event"),
+    ("run.jsonl", b'{"event": "report", "epoch": 0, "kl": 1, "mi": 0}\n', "run.jsonl, line 1: not an event"),
+    ("run.jsonl", b'{"event": "run", "args": null}\n', "run.jsonl, line 1: not an event"),
+    ("run.jsonl", b'{"event": ["val"]}\n', "run.jsonl, line 1: not an event"),
 ])
 def test_bad_logs(tmp_path, name, content, says):
     path = tmp_path / name

@@ -4,8 +4,13 @@ import pytest
 import torch
 
 import image
+import modules.image
+import modules.text
 import text
 import toy
+from modules import semi_amortised
+from modules.encoders.constraints import CommittedRate
+from modules.semi_amortised import SemiAmortisedVAE
 from modules.training.checkpoint import load_checkpoint
 from tests.conftest import assert_refused, events, make_workspace
 from tests.test_resume import ARGS as ARGS_TO_RESUME
@@ -45,6 +50,58 @@ def test_every_method_is_trained_tested_and_evaluated_again(call, folder, flags,
         assert figures["kl"] >= 2
     again = call(text.main, *ARGS, "--eval", "--load_path", f"models/tiny/{run_id}.pt", cwd=folder)
     assert again.returncode == 0 and ran.stdout.endswith(again.stdout)      # the model's file says what it is
+
+
+WIRING = {              # flags: what the model and the trainer have of them
+    "--model savae": {"steps": 20, "batch_size": 4},
+    "--model savae --svi_steps 2": {"steps": 2},
+    "--beta 0.4": {"beta": 0.4},
+    "--kl_start 0 --warm_up 1 --kl_cycles 2": {"kl_cycles": 2, "kl_start": 0, "warm_up": 1},
+    "--free_bits 0.25": {"free_bits": 0.25, "free_bits_over": "dimension"},
+    "--free_bits 3 --free_bits_over sum": {"free_bits": 3, "free_bits_over": "sum"},
+    "--bn_gamma 0.6": {"gamma": 0.6},
+    "--committed_rate 2": {"log_bound": CommittedRate(2, 2).log_bound},
+}
+
+
+@pytest.mark.parametrize("flags, expected", WIRING.items())
+def test_a_flag_reaches_what_it_is_about(call, workspace, monkeypatch, flags, expected):
+    seen = {}
+    monkeypatch.setattr("modules.training.loop.Trainer.fit", lambda trainer: [
+        seen.update(vars(part)) for part in (trainer.options, *trainer.model.modules())])
+    assert call(text.main, *ARGS, *flags.split(), cwd=workspace).returncode == 0
+    assert {name: seen.get(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("flags, weights", [
+    ("--beta 0.4 --kl_start 0.1 --warm_up 2", [0.4 * 0.55, 0.4, 0.4]),
+    ("--kl_start 0 --warm_up 1 --kl_cycles 2", [1, 1, 1]),
+    ("--kl_start 0 --warm_up 2 --kl_cycles 2", [0.5, 1, 1, 1, 0.5, 1])])
+def test_the_weight_of_the_kl_at_the_end_of_each_epoch(call, workspace, flags, weights):
+    call(text.main, *ARGS, *flags.split(), "--epochs", len(weights), cwd=workspace)
+    run = next((workspace / "logs").rglob("*.jsonl"))
+    recorded = [event["kl_weight"] for event in events(workspace, run.stem) if event["event"] == "val"]
+    assert recorded == pytest.approx(weights)
+
+
+def test_inference_knows_the_weight_of_the_kl(call, workspace, monkeypatch):
+    """A semi-amortised model refines for the ELBO that it is trained on: beta times the annealed weight."""
+    asked = []
+
+    def posterior(model, x, generator=None, kl_weight=1.0, real=SemiAmortisedVAE.posterior):
+        if model.training:
+            asked.append(kl_weight)
+        return real(model, x, generator, kl_weight)
+    monkeypatch.setattr(SemiAmortisedVAE, "posterior", posterior)
+    call(text.main, *ARGS, *"--model savae --svi_steps 1 --beta 0.5 --kl_start 0 --warm_up 1 --epochs 1".split(),
+         cwd=workspace)
+    assert len(asked) > 2 and asked == pytest.approx([0.5 * (i + 1) / len(asked) for i in range(len(asked))])
+
+
+def test_published_constants_of_semi_amortised_inference():
+    """Kim et al. 2018, as the paper that compares with them has it."""
+    assert (semi_amortised.STEP_SIZE, semi_amortised.MOMENTUM, semi_amortised.CLIP_NORM) == (1.0, 0.5, 5.0)
+    assert (modules.text.KEYS["svi_steps"].default, modules.image.KEYS["svi_steps"].default) == (20, 10)
 
 
 @pytest.mark.parametrize("flags", [*METHODS, "--bn_gamma 0.6 --committed_rate 2"])
@@ -89,6 +146,16 @@ def test_a_run_taken_up_again_ends_as_one_never_stopped(call, tmp_path, flags):
     assert last[0] == last[1]
 
 
+@pytest.mark.parametrize("flags", [("--svi_steps", 3), ("--nz", 5), ("--model", "vae")])
+def test_a_saved_model_is_not_taken_for_another(call, folder, flags):
+    """What its file says holds; a flag that says otherwise is not passed over."""
+    run_id = f"tiny_aggressive0_{METHODS['--model savae --svi_steps 2']}_0_0_783435"
+    call(text.main, *ARGS, "--model", "savae", "--svi_steps", 2, "--epochs", 1, "--overwrite", cwd=folder)
+    for more in (["--eval", "--load_path"], ["--decode_from"]):
+        refused = call(text.main, *ARGS, *flags, *more, f"models/tiny/{run_id}.pt", cwd=folder)
+        assert_refused(refused, flags[0], run_id, "leave the flag out")
+
+
 # ------------------------------------------------------------------ an encoder from elsewhere
 
 @pytest.fixture(scope="module")
@@ -117,6 +184,16 @@ def test_the_encoder_comes_from_the_file_and_the_decoder_is_new(call, autoencode
     for name, value in states["init"].items():
         assert torch.equal(value, saved[name] if name.startswith("encoder.") else states["new"][name])
         assert not torch.equal(saved[name], states["new"][name])
+
+
+def test_an_encoder_from_elsewhere_goes_with_constraints_and_aggressive_training(call, autoencoder):
+    """Its own constraints are not taken over, the new run's are new."""
+    place, path = autoencoder
+    for flags in (["--bn_gamma", 0.6, "--jobid", 3], ["--aggressive", 1, "--epochs", 1]):
+        ran = call(text.main, *ARGS, "--encoder_from", path, *flags, cwd=place)
+        assert (ran.returncode, ran.stderr) == (0, "")
+    saved = "models/tiny/tiny_aggressive0_kls1.00_warm10_bn0.6_init_3_0_783435.pt"
+    assert call(text.main, *ARGS, "--encoder_from", saved, "--jobid", 4, cwd=place).returncode == 0
 
 
 def test_the_file_is_not_needed_to_resume(call, autoencoder, tmp_path):
@@ -148,6 +225,10 @@ def test_an_encoder_that_does_not_fit_is_refused_before_anything_is_written(call
     (["--model", "lm", "--encoder_from", "x.pt"], ["--model lm", "--encoder_from"]),
     (["--model", "savae", "--committed_rate", 1], ["--model savae", "--committed_rate"]),
     (["--model", "savae", "--bn_gamma", 1], ["--model savae", "--bn_gamma"]),
+    (["--model", "savae", "--free_bits", 1], ["--model savae", "--free_bits"]),
+    (["--model", "lm", "--beta", 0.5], ["--model lm", "--beta"]),
+    (["--model", "lm", "--kl_cycles", 2], ["--model lm", "--kl_cycles"]),
+    (["--svi_steps", 3], ["--model vae", "--svi_steps"]),
 ])
 def test_what_excludes_each_other_is_refused(call, workspace, flags, names):
     assert_refused(call(text.main, *ARGS, *flags, cwd=workspace), *names)
@@ -155,7 +236,8 @@ def test_what_excludes_each_other_is_refused(call, workspace, flags, names):
 
 @pytest.mark.parametrize("flag, value", [
     ("--model", "gan"), ("--svi_steps", 0), ("--beta", -1), ("--beta", "nan"), ("--kl_cycles", 0),
-    ("--free_bits", -0.1), ("--free_bits_over", "batch"), ("--bn_gamma", 0), ("--committed_rate", "many")])
+    ("--free_bits", -0.1), ("--free_bits_over", "batch"), ("--bn_gamma", 0), ("--committed_rate", "many"),
+    ("--committed_rate", 1e-17)])
 def test_bad_values_of_flags(call, workspace, flag, value):
     ran = call(text.main, *ARGS, flag, value, cwd=workspace)
     assert ran.returncode == 2 and flag in ran.stderr and "Traceback" not in ran.stderr

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,23 @@ def test_states(tiny):
     write_log(run, made_up)
     assert str(states.state_of(run)) == "finished"
 
+    run.log().unlink()                              # the advice above followed by half: its state is no beginning
+    with pytest.raises(UserError, match=re.escape(f"{run.state}: ") + ".*" + re.escape(f"{run.log()}")):
+        states.flags_to_start(run)
+
+
+def test_a_lock_is_on_the_file_that_is_there(tmp_path, monkeypatch):
+    """Another process may remove the file between its opening and its locking."""
+    path = tmp_path / "run.err"
+
+    def flock_late(file, how, flock=states.fcntl.flock):
+        monkeypatch.undo()
+        path.unlink()
+        return flock(file, how)
+    monkeypatch.setattr(states.fcntl, "flock", flock_late)
+    with states.locked(path):
+        assert path.exists() and states.locked(path) is None
+
 
 @pytest.mark.parametrize("name, value, end", [("train_limit", 7, None), ("train_limit", 7, 4), ("nz", 3, None),
                                               ("iw_nsamples", 500, None), ("epochs", 9, None)])
@@ -265,6 +283,7 @@ def test_the_table(made_up_logs, call):
     assert (missing["NLL"], missing["KL"], missing["seeds"]) == ("not run", "-", "0 of 1 (1 not run)")
     assert missing["NLL (paper)"] == ""
     assert "compare the pattern" in ran.stdout and "| 8.25 (0.35) |" in ran.stdout
+    assert "NLL with 5 samples, annealing over 10 epochs, batches of 4, so MI is at most log 4 = 1.39." in ran.stdout
     for figure in ("mi.pdf", "mi.png", "epochs.pdf", "epochs.png"):
         assert (made_up_logs / "build" / "tables" / f"tiny_tiny_{figure}").stat().st_size > 1000
 
@@ -304,6 +323,28 @@ def test_a_table_of_logs_in_another_folder(made_up_logs, call):
         assert read_table(made_up_logs / "build" / "tables" / "tiny_tiny.md")["VAE"]["NLL"] == nll
 
 
+def test_a_log_that_cannot_be_read_is_shown_and_leaves_the_others_alone(made_up_logs, call, stand_in):
+    """Nor does a run whose state is lost; both are named at the end, with the mend."""
+    damaged, lost = planned("lm"), planned("aggressive", 0)
+    damaged.log().write_text('{"event": "val"}\n')
+    args = ("--scale", "tiny", "--methods", "lm", "vae", "aggressive", "--seeds", 1)
+    for flag in ("--report", "--dry_run"):
+        ran = call(reproduce.main, *args, flag, cwd=made_up_logs)
+        assert (ran.returncode, ran.stderr) == (0, "")
+    assert f"# {damaged.id}: damaged ({damaged.log()}, line 1: not an event" in ran.stdout
+    assert f"# {lost.log()}: this run was stopped" in ran.stdout and "python" not in ran.stdout
+    table = read_table(made_up_logs / "build" / "tables" / "tiny_tiny.md")
+    assert (table["LM"]["NLL"], table["LM"]["seeds"]) == ("damaged", "0 of 1 (1 damaged)")
+    assert table["VAE"]["NLL"] == "8.00"
+
+    planned("vae", 0).log().unlink()
+    stand_in({})
+    ran = call(reproduce.main, *args, cwd=made_up_logs)
+    assert [run_id for run_id, _ in started(made_up_logs)] == [planned("vae", 0).id]
+    assert ran.returncode == 1 and [line.split()[:2] for line in ran.stderr.splitlines()] == [
+        [damaged.id, "failed:"], [lost.id, "failed:"]]
+
+
 def test_no_figure_where_a_run_lacks_it():
     run = planned("vae")
     finished = [states.State("finished", summarise(made_up_events(run, ppl=ppl))) for ppl in (7.0, None)]
@@ -315,12 +356,13 @@ def test_no_figure_where_a_run_lacks_it():
 
 def test_a_slurm_array(tiny, call):
     """As many tasks as runs that none other needs; each makes its own run, whatever else is asked for."""
-    ran = call(reproduce.main, "--scale", "tiny", "--methods", "vae", "ae_init", "--slurm", "a b/array.sh", cwd=tiny)
+    ran = call(reproduce.main, "--scale", "tiny", "--methods", "vae", "ae_init", "--slurm", "a b/array.sh", "--output",
+               "c d", cwd=tiny)
     assert (ran.returncode, ran.stderr) == (0, "") and "3 tasks" in ran.stdout
     script = tiny / "a b" / "array.sh"
     assert subprocess.run(["bash", "-n", script]).returncode == 0
     content = script.read_text()
-    assert "#SBATCH --array=0-2\n" in content
+    assert "#SBATCH --array=0-2\n" in content and "--methods vae ae_init --report --output 'c d'\n" in content
     probe = content.replace("exec ", "echo ")
     wanted = [planned("vae", 0).id, planned("ae_init", 0).id, planned("vae", 1).id]
     for task, run_id in enumerate(wanted):
@@ -453,6 +495,27 @@ def test_killed_and_restarted(tiny, call, start):
     assert figures_of(tiny, run) == in_pieces
 
 
+def test_a_run_that_cannot_save_when_stopped_has_failed(tiny, call, stand_in, monkeypatch):
+    """The failure is named, with its reason, also in the table; the runs that did save are not."""
+    runs = planned("vae"), planned("free_bits")
+    stand_in({"vae": (2, "error: no space left"), "free_bits": (130, "interrupted: saved")})
+
+    @contextmanager
+    def stop_at_once():
+        received = []
+        monkeypatch.setattr(runner.Work, "collect", lambda work, stopping, collect=runner.Work.collect: (
+            received or received.append(signal.SIGINT), collect(work, True)))
+        monkeypatch.setattr(runner.Work, "pass_on", lambda work, received: None)
+        yield received
+    monkeypatch.setattr(runner, "_stop_requests", stop_at_once)
+    ran = call(reproduce.main, "--scale", "tiny", "--seeds", 1, "--methods", "vae", "free_bits", "--workers", 2,
+               cwd=tiny)
+    assert ran.returncode == 130
+    assert ran.stderr.splitlines()[0] == f"{runs[0].id} failed: error: no space left"
+    assert ran.stderr.splitlines()[1].startswith("interrupted: ") and len(ran.stderr.splitlines()) == 2
+    assert [states.state_of(run).kind for run in runs] == ["failed", "not run"]
+
+
 STAND_IN = """
 import json, os, sys
 part = json.load(open("parts.json"))[" ".join(sys.argv[1:])]
@@ -495,7 +558,8 @@ def test_failures_do_not_stop_the_others(tiny, call, stand_in, monkeypatch):
     args = ("--scale", "tiny", "--seeds", 1, "--methods", *methods)
     runs = {key: planned(key) for key in methods}
     autoencoder = runs["ae_init"].needs
-    stand_in({"autoencoder": (2, "error: no data\n\n"), "batch_norm": (-signal.SIGKILL, ""), "cyclical": (3, "")})
+    stand_in({"autoencoder": (2, "error: no data\n\n"), "batch_norm": (-signal.SIGKILL, "a warning\n"),
+              "cyclical": (3, "")})
     ran = call(reproduce.main, *args, cwd=tiny)
     assert ran.returncode == 1
     assert ran.stderr.splitlines() == [
@@ -507,6 +571,7 @@ def test_failures_do_not_stop_the_others(tiny, call, stand_in, monkeypatch):
     table = read_table(tiny / "build" / "tables" / "tiny_tiny.md")
     assert [row["NLL"] for row in table.values()] == ["8.00", "failed", "not run", "failed", "8.00"]
     assert autoencoder.log(".err").read_text() == "error: no data\n\n"
+    assert states.state_of(runs["batch_norm"]).error == "ended by signal 9"     # not what it had warned of before
     assert not runs["vae"].log(".err").exists()         # a warning of a run that ended well is not kept
 
     stand_in({})

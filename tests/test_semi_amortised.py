@@ -77,6 +77,24 @@ def test_refinement_and_its_gradient_are_those_of_steps_written_out(monkeypatch,
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-6, atol=1e-8)
 
 
+def test_the_likelihood_takes_its_samples_from_the_refined_posterior():
+    """-log (1/K) sum_k p(x|z_k) p(z_k) / q(z_k|x), with q written out by `torch.distributions`."""
+    model = SemiAmortisedVAE(Encoder(), Decoder(), steps=6, batch_size=5)
+    got = model.iw_nll(X, 50, 1000, torch.Generator().manual_seed(2))
+    random = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        mean, logvar = model.posterior(X, random)
+        q, prior = Normal(mean, (0.5 * logvar).exp()), Normal(0.0, 1.0)
+        z = mean.unsqueeze(1) + q.scale.unsqueeze(1) * torch.randn(4, 50, 2, dtype=torch.float64, generator=random)
+        weights = [-model.decoder.reconstruction(X, z[:, [k]])[:, 0] + prior.log_prob(z[:, k]).sum(1)
+                   - q.log_prob(z[:, k]).sum(1) for k in range(50)]
+    expected = -torch.logsumexp(torch.stack(weights), dim=0) + torch.tensor(50.0).log()
+    torch.testing.assert_close(got, expected)
+    unrefined = SemiAmortisedVAE(model.encoder, model.decoder, 1, 5).iw_nll(X, 50, 1000,
+                                                                             torch.Generator().manual_seed(2))
+    assert (got - unrefined).abs().max() > 1e-3
+
+
 def text_model():
     torch.manual_seed(0)
     model = text.build_vae({**TEXT_CONFIG, "model": "savae", "svi_steps": 4}, range(9))

@@ -5,15 +5,12 @@ A run is never described twice: its id, files and settings all follow from the f
 
 import argparse
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Callable
 
 from modules import cli, image, text
 from modules.config import add_flags
 from modules.errors import Parser
 from modules.training.loop import state_path
-
-LOGS = Path("logs")         # where the scripts keep them
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ METHODS = (
     Method("vae", "--kl_start 1.0", main=True),
     Method("vae_anneal", ANNEAL, main=True),
     Method("beta_anneal", "--beta {beta} " + ANNEAL),                                       # Higgins et al. 2017
-    Method("savae_anneal", "--model savae --svi_steps {svi} " + ANNEAL),                    # Kim et al. 2018
+    Method("savae_anneal", "--model savae {svi} " + ANNEAL),                                # Kim et al. 2018
     Method("aggressive", "--aggressive 1 --kl_start 1.0", main=True),
     Method("aggressive_anneal", "--aggressive 1 " + ANNEAL, main=True),
     Method("cyclical", "--kl_start 0.0 --warm_up {cycle} --kl_cycles 4"),                   # Fu et al. 2019
@@ -113,7 +110,7 @@ class Table:
 
     anneal      epochs of KL annealing
     cycle       epochs of each of the four rises of cyclical annealing
-    svi         steps of the semi-amortised VAE
+    svi         steps of the semi-amortised VAE; None: as its domain has it
     remark      on how far ours and the published figures compare
     """
 
@@ -126,7 +123,7 @@ class Table:
     published: Published
     anneal: int = 10
     cycle: int = 5
-    svi: int = 20
+    svi: int | None = None
     remark: str = ""
 
 
@@ -142,7 +139,7 @@ SCALES = {
     "paper": (
         Table("yahoo", "Yahoo", "text", "--dataset yahoo", 5, 5, YAHOO),
         Table("yelp", "Yelp", "text", "--dataset yelp", 5, 5, YELP),
-        Table("omniglot", "Omniglot", "image", "--dataset omniglot", 5, 5, OMNIGLOT, svi=10)),
+        Table("omniglot", "Omniglot", "image", "--dataset omniglot", 5, 5, OMNIGLOT)),
 }
 
 
@@ -159,15 +156,15 @@ class Run:
 
     @property
     def model(self):
-        return Path("models", self.args.dataset, f"{self.id}.pt")
+        return cli.model_path(self.args.dataset, self.id)
 
     @property
     def state(self):
         return state_path(self.model)
 
-    def log(self, suffix=".jsonl", logs=LOGS):
+    def log(self, suffix=".jsonl", logs=cli.LOGS):
         """One of the files beside each other in the folder of logs."""
-        return Path(logs, self.args.dataset, self.id + suffix)
+        return cli.log_folder(self.args.dataset, logs) / f"{self.id}{suffix}"
 
 
 def rows_of(table, methods=METHODS, seeds=None):
@@ -188,7 +185,7 @@ def plan_run(table, method, task):
     domain = DOMAINS[table.domain]
     needs = plan_run(table, method.needs, task) if method.needs else None
     flags = method.flags.format(beta=domain.beta, needed=needs and needs.model, anneal=table.anneal, cycle=table.cycle,
-                                svi=table.svi)
+                                svi=f"--svi_steps {table.svi}" if table.svi else "")
     flags = tuple(f"{table.flags} {flags} --taskid {task}".split())
     args = parse(domain, flags)
     return Run(domain.run_name(args), domain.script, flags, needs, args, domain.keys)

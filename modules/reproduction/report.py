@@ -1,14 +1,19 @@
 """Tables and figures of the runs that there are: our figures beside the published ones."""
 
+import math
 import statistics
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from modules import figures, tables
+from modules.cli import LOGS
+from modules.config import load_config
 from modules.curves import epochs_figure, runs_figure
+from modules.errors import UserError
 from modules.files import replacing
 from modules.methods import method_name
-from modules.reproduction.plan import LOGS, Method
+from modules.reproduction.plan import METHODS, Method, plan_run
 from modules.reproduction.states import state_of
 from modules.training.log_reader import read_events
 
@@ -103,13 +108,18 @@ def seeds(row):
 
 def caption(table):
     """What a reader has to know of the figures."""
-    return (f"{table.title}: test split, best model, nats; mean (standard deviation) over the seeds that are finished. "
+    run = plan_run(table, METHODS[0], 0)
+    batch = load_config(run.args.dataset, run.keys, vars(run.args))["batch_size"]
+    svi = f", SA-VAE with {table.svi} steps" if table.svi else ""
+    return (f"{table.title}: test split, best model, nats; mean (standard deviation) over the seeds that are finished; "
+            f"hours of training. NLL with {run.args.iw_nsamples} samples, annealing over {table.anneal} epochs{svi}, "
+            f"batches of {batch}, so MI is at most log {batch} = {math.log(batch):.2f}. "
             f"Right: He et al. 2019, {table.published.name}, five seeds. {table.remark}").strip()
 
 
 def record(table, row):
     """A row as a program wants it: a dict of plain values, unrounded."""
-    counts = {"finished": row.count("finished"), "failed": row.count("failed"),
+    counts = {"finished": row.count("finished"), "failed": row.count("failed", "damaged"),
               "half_done": row.count("running", "unfinished"), "not_run": row.count("not run")}
     pairs = {column.key: row.figure(column.key) if row.applies(column.key) else None for column in COLUMNS}
     pairs.update({f"paper_{key}": table.published.figure(row.method.key, key) for key in PUBLISHED})
@@ -126,7 +136,8 @@ def write(path, content):
 
 
 def draw(table, runs, stem, logs=LOGS):
-    """Two figures of the first run of each method, as far as it is: MI over updates, and figure 5 of the paper.
+    """Two figures from the first seed of each method, as far as it has trained: MI over updates, and figure 5 of the
+    paper.
 
     Each as PDF, for a paper, and as PNG, to be looked at.
     """
@@ -144,9 +155,11 @@ def draw(table, runs, stem, logs=LOGS):
 
 
 def _has(run, kind, logs):
-    """Whether a run's log has an event of this kind."""
+    """Whether a run's log, if it can be read, has an event of this kind."""
     path = run.log(logs=logs)
-    return path.is_file() and any(event["event"] == kind for event in read_events(path))
+    with suppress(UserError):
+        return path.is_file() and any(event["event"] == kind for event in read_events(path))
+    return False
 
 
 def _ours(columns, row):

@@ -18,6 +18,7 @@ from modules.reproduction.plan import Run
 from modules.reproduction.states import flags_to_start, last_line, locked, state_of
 
 POLL_SECONDS = 0.1
+INTERRUPTED = 130           # exit code of a script that has saved and stopped
 
 
 @dataclass(eq=False)
@@ -34,7 +35,8 @@ def run_all(runs, workers):
     """Make all `runs` finished, at most `workers` at a time, and say when each starts and ends.
 
     Returns {run id: reason} of those that failed, or were skipped because the run that they need failed. On Ctrl-C or
-    SIGTERM the runs are asked to stop, and when they have saved, raises Interrupted; a second one stops them at once.
+    SIGTERM the runs are asked to save and stop, and when they have, raises Interrupted, with the failures already
+    named; a second one stops them at once.
     """
     with tqdm(total=len(runs), unit="run", disable=not sys.stderr.isatty()) as bar, _stop_requests() as received:
         work = Work(runs, workers, bar)
@@ -49,8 +51,15 @@ def run_all(runs, workers):
         finally:
             work.stop()
     if received:
-        raise Interrupted("the runs have saved their state; the same command goes on from here")
+        name_failures(work.failed)
+        raise Interrupted("the same command goes on from each run's last checkpoint")
     return work.failed
+
+
+def name_failures(failed):
+    """Print {run id: reason} on standard error, a line each."""
+    for run_id, reason in failed.items():
+        print(f"{run_id} {reason}", file=sys.stderr)
 
 
 class Work:
@@ -99,11 +108,12 @@ class Work:
         errors = locked(run.log(".err"))
         if errors is None:
             if run.id not in self.elsewhere:
-                self._say("waiting", run, "a process of an earlier command is at it")
+                self._say("waiting", run, "another process is already working on it")
                 self.elsewhere.add(run.id)
             return
         self.waiting.remove(run)
         try:
+            errors.truncate(0)
             if state_of(run).kind == "finished":
                 self._finish(run, errors, "")
             else:
@@ -112,7 +122,6 @@ class Work:
             self._fail(run, errors, str(error))
 
     def _start_process(self, run, errors, more):
-        errors.truncate(0)
         process = subprocess.Popen(
             [sys.executable, str(REPOSITORY / run.script), *run.flags, *more], stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=errors, env=self.environment,
@@ -122,14 +131,17 @@ class Work:
 
     def _end(self, job, stopping):
         code, took = job.process.returncode, f"after {(time.monotonic() - job.started) / 60:.1f} minutes"
-        if code == 0:
+        if code == 0 and state_of(job.run).kind == "finished":
             self._finish(job.run, job.errors, took)
-        elif stopping:
+        elif stopping and code in (INTERRUPTED, -signal.SIGINT, -signal.SIGTERM):
             _release(job.errors, remove=True)
             self._say("stopped", job.run, took)
+        elif code < 0:
+            self._fail(job.run, job.errors, f"ended by signal {-code}")
+        elif code == 0:
+            self._fail(job.run, job.errors, f"ended, but {job.run.log()} has no test figures")
         else:
-            how = f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            self._fail(job.run, job.errors, last_line(job.run.log(".err")) or how)
+            self._fail(job.run, job.errors, last_line(job.run.log(".err")) or f"ended with exit code {code}")
 
     def _finish(self, run, errors, took):
         _release(errors, remove=True)
@@ -137,8 +149,8 @@ class Work:
         self.bar.update()
 
     def _fail(self, run, errors, reason):
-        """Note a failure, and leave the reason in the file of errors, where `state_of` finds it."""
-        if not last_line(run.log(".err")):
+        """Note a failure, and leave the reason at the end of the file of errors, where `state_of` finds it."""
+        if last_line(run.log(".err")) != reason:
             print(reason, file=errors, flush=True)
         _release(errors, remove=False)
         self._leave(run, "failed", reason)

@@ -21,11 +21,15 @@ exec {command} --runs "${{runs[SLURM_ARRAY_TASK_ID]}}"
 """
 
 
-def write_array(runs, path, command):
-    """Write the array script for `runs`; `command` is the one that makes a run of its --runs, a list of words."""
+def write_array(runs, path, command, report_flags):
+    """Write the array script for `runs`; `command` is the one that makes a run of its --runs, a list of words.
+
+    `report_flags` are what the command that makes the tables has besides.
+    """
     needed = {run.needs for run in runs}
     listed = [f"    {shlex.quote(run.id)}" for run in runs if run not in needed]
     with replacing(path) as temporary:
         temporary.write_text(SCRIPT.format(last=len(listed) - 1, path=shlex.quote(str(path)), runs="\n".join(listed),
-                                           command=shlex.join(command), report=shlex.join([*command, "--report"])))
+                                           command=shlex.join(command),
+                                           report=shlex.join([*command, "--report", *report_flags])))
     print(f"wrote {path}: an array of {len(listed)} tasks")

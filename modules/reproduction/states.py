@@ -1,13 +1,13 @@
 """How far a run has come, from its files alone."""
 
 import fcntl
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 
-from modules.cli import MAY_CHANGE_ON_RESUME
+from modules.cli import LOGS, MAY_CHANGE_ON_RESUME
 from modules.config import load_config
 from modules.errors import UserError
-from modules.reproduction.plan import LOGS
 from modules.training.log_reader import read_events, summarise
 
 FIGURES_DEPEND_ON = {"epochs", "iw_nsamples"}       # what may change on a resume, but not between figures of one table
@@ -16,11 +16,12 @@ PATHS = {"encoder_from", "load_path", "train_data", "val_data", "test_data", "da
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands: "finished", "running", "failed", "unfinished" or "not run", and what it has to show."""
+    """Where a run stands: "finished", "running", "failed", "unfinished", "not run", or "damaged" if its log cannot be
+    read; and what it has to show."""
 
     kind: str
     figures: dict           # as `summarise` returns them
-    error: str = ""         # of a failed run: the last line of its standard error
+    error: str = ""         # of a failed run, the last line of its standard error; of a damaged one, what is wrong
 
     def __str__(self):
         epochs = self.figures["epochs"]
@@ -30,11 +31,14 @@ class State:
 def state_of(run, logs=LOGS):
     """The State of a run; raises UserError if its log is that of another run.
 
-    A process that `runner.launch` started holds a lock on the file of its errors while it lives, whatever became of
-    the command that started it.
+    A process started by the runner holds a lock on its .err file as long as it lives, even if the command that started
+    it has ended.
     """
     path = run.log(logs=logs)
-    events = read_events(path) if path.is_file() else []
+    try:
+        events = read_events(path) if path.is_file() else []
+    except UserError as error:
+        return State("damaged", summarise([]), str(error))
     figures = summarise(events)
     _check_as_planned(run, path, events, figures["nll"] is not None)
     errors = run.log(".err", logs)
@@ -52,11 +56,15 @@ def flags_to_start(run):
 
     Raises UserError if work would be lost.
     """
+    events = read_events(run.log()) if run.log().is_file() else []
     if run.state.is_file():
+        if not any(event["event"] == "run" for event in events):
+            raise UserError(f"{run.state}: the beginning of its run's log, {run.log()}, is missing; put the log back, "
+                            f"or, to begin again, move this file and {run.model} away too")
         return ("--resume",)
-    if run.log().is_file() and _has_trained(read_events(run.log())):
+    if _has_trained(events):
         raise UserError(f"{run.log()}: this run was stopped, and the state to go on from, {run.state}, is missing; "
-                        "put it back, or move the log to another place to begin again")
+                        f"put it back, or, to begin again, move the log and {run.model} away")
     killed_at_once = run.log(".log").is_file() and not run.model.is_file()      # before its first checkpoint
     return ("--overwrite",) if killed_at_once else ()
 
@@ -78,7 +86,17 @@ def locked(path):
     except BlockingIOError:
         file.close()
         return None
+    if not _is_at(file, path):
+        file.close()
+        return locked(path)         # another process removed the file between the two calls: ours is no longer there
     return file
+
+
+def _is_at(file, path):
+    """Whether an open file is still the one at `path`."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    return False
 
 
 def _is_locked(path):
@@ -104,5 +122,5 @@ def _check_as_planned(run, path, events, finished):
     for part, ours in planned.items():
         for name, value in started[-1].get(part, {}).items():
             if name not in free and name in ours and value != ours[name]:
-                raise UserError(f"{path}: made with --{name} {value}, but the plan says {ours[name]}; move the log and "
-                                "the model to another place, or change the plan")
+                raise UserError(f"{path}: made with --{name} {value}, but the plan says {ours[name]}; move the log, "
+                                f"{run.model} and {run.state} to another place, or change the plan")

@@ -76,7 +76,8 @@ def load_weights(model, weights, path):
 
 
 def load_encoder(model, path, description):
-    """Load the encoder of a saved model into `model`, whose decoder stays as it is (Li et al. 2019).
+    """Load the encoder of a saved model into `model`, whose decoder stays as it is (Li et al. 2019), as do constraints
+    on its posterior.
 
     Raises UserError if the file is no model of the same domain, vocabulary and encoder.
     """
@@ -84,8 +85,11 @@ def load_encoder(model, path, description):
     if content.get("vocabulary", description.get("vocabulary")) != description.get("vocabulary"):
         raise UserError(f"{path}: its vocabulary is not that of this run's training data; its encoder would read "
                         "other words; train it on the same sentences")
-    load_weights(model.encoder, {name.removeprefix("encoder."): value for name, value in content["model"].items()
-                                 if name.startswith("encoder.")}, path)
+    weights = {name.removeprefix("encoder."): value for name, value in content["model"].items()
+               if name.startswith("encoder.") and not name.startswith("encoder.constraints.")}
+    weights.update({name: value for name, value in model.encoder.state_dict().items()
+                    if name.startswith("constraints.")})
+    load_weights(model.encoder, weights, path)
 
 
 def _listed(names, at_most=4):

@@ -9,6 +9,9 @@ from modules.errors import UserError
 COLUMNS = ("epoch", "kl", "mi", "kl_agg")
 TESTED = ("kl", "mi", "mi_agg", "active_units")
 SUMMARY = ("nll", "ppl", *TESTED, "epochs", "aggressive_epochs", "seconds")
+NUMBERS = {"report": ("epoch", "iteration", "kl", "mi"), "val": ("epoch", "kl", "mi"),
+           "aggressive phase ends": ("epoch",)}         # what an event of this name must tell
+SETTINGS = ("args", "config")                           # dicts, where an event has them
 FIGURE = r"(-?(?:\d+\.?\d*|nan|inf))"
 LAST_FIGURE = r"(-?(?:\d+\.\d{4}|nan|inf))"         # of its line: all four decimals, or it was cut short
 AGGREGATE = rf"mi_agg: {FIGURE}, kl_agg: {LAST_FIGURE}"
@@ -26,14 +29,15 @@ def read_epochs(path):
     path is a run's `.log` or `.jsonl`. Where the `.jsonl` lies beside the `.log`, it is read instead: it has more
     digits. Raises UserError for a file that is not there, is not such a log, or has no figures yet.
     """
-    figures = [_figures(path, event) for event in _run_events(path) if event["event"] == "val"]
+    figures = [{"kl_agg": event["kl"] - event["mi"], **event} for event in _run_events(path)
+               if event["event"] == "val"]
     if not figures:
         raise UserError(f"{path}: no VAL figures; give the log of a run that has finished an epoch")
     return {name: [row[name] for row in figures] for name in COLUMNS}
 
 
 def aggressive_epochs(path):
-    """How many epochs of a run were aggressive; None where its log (as for `read_epochs`) tells of no end of that."""
+    """How many epochs of a run were aggressive; None where its log (as for `read_epochs`) does not record the end."""
     return next((event["epoch"] + 1 for event in _run_events(path) if event["event"] == "aggressive phase ends"), None)
 
 
@@ -47,14 +51,23 @@ def read_events(path):
     events = []
     for number, line in enumerate(lines, start=1):
         try:
-            event = json.loads(line)
-            event["event"]
-        except (ValueError, TypeError, KeyError):
+            events.append(_checked(json.loads(line)))
+        except (ValueError, TypeError, KeyError, AttributeError):
             if events and number == len(lines) and not text.endswith("\n"):
                 break
-            raise UserError(f"{path}, line {number}: not an event; give the .jsonl file of a run") from None
-        events.append(event)
+            raise UserError(f"{path}, line {number}: not an event of a run; a .jsonl file as the scripts write it is "
+                            "needed") from None
     return events
+
+
+def _checked(event):
+    """An event, if it tells what others read of it; else raises one of the errors of `read_events`."""
+    for name in NUMBERS.get(event["event"], ()):
+        if isinstance(event[name], bool) or not isinstance(event[name], (int, float)):
+            raise ValueError
+    if not all(isinstance(event.get(name, {}), dict) for name in SETTINGS):
+        raise ValueError
+    return event
 
 
 def summarise(events):
@@ -101,15 +114,6 @@ def _text_events(path):
             number = text[:found.start()].count("\n") + 1
             raise UserError(f"{path}, line {number}: VAL without kl and mi; give the .log or .jsonl file of a run")
     return events
-
-
-def _figures(path, event):
-    """The columns of one `val` event."""
-    try:
-        return {"epoch": event["epoch"], "kl": event["kl"], "mi": event["mi"],
-                "kl_agg": event.get("kl_agg", event["kl"] - event["mi"])}
-    except (KeyError, TypeError):
-        raise UserError(f"{path}: a val event without figures; give the .log or .jsonl file of a run") from None
 
 
 def _read_text(path):

@@ -1,5 +1,4 @@
-"""What changes while a model trains: the weight of the KL and what is free of it, the aggressive phase, the learning
-rate."""
+"""What changes while a model trains: KL weight, aggressive phase, learning rate; and the free bits of the KL."""
 
 from dataclasses import dataclass
 
