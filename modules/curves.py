@@ -29,8 +29,8 @@ def epochs_figure(logs, titles):
 
 
 def draw_epochs(panel, log):
-    """KL, MI and KL(q(z) || p(z)) of a log, one dot per validation, and a thin line at the one that ended the aggressive
-    phase."""
+    """KL, MI and KL(q(z) || p(z)) of a log, one dot per validation; a thin line is at the one that ended the
+    aggressive phase."""
     epochs, aggressive = read_epochs(log), aggressive_epochs(log)
     for name, (label, colour, style) in EPOCH_CURVES.items():
         panel.plot(epochs["epoch"], epochs[name], style, color=colour, marker=".", label=label)

@@ -13,7 +13,7 @@ def keys(svi_steps):
         "model": Key(one_of("vae", "lm", "savae"), "lm: the decoder alone, without z; savae: semi-amortised", "vae"),
         "svi_steps": Key(whole(1), "steps that refine the posterior of savae", svi_steps),
         "bn_gamma": Key(number(0, 100), "batch-normalise the posterior mean, with this scale", None),
-        "committed_rate": Key(number(1e-6, 100), "bound the posterior's variance so that KL is at least that, nats", None),
+        "committed_rate": Key(number(1e-6, 100), "bound the posterior's variance to a KL of at least that, nats", None),
     }
 
 
