@@ -99,7 +99,7 @@ def parse_arguments():
                       help="small: real data and networks for two CPU cores; paper: as published, on GPUs")
     what.add_argument("--tables", nargs="+", metavar="TABLE", help="; ".join(
         f"{scale}: {', '.join(its)}" for scale, its in names.items()) + " (all of the scale)")
-    what.add_argument("--methods", nargs="+", choices=methods, default=methods, metavar="METHOD",
+    what.add_argument("--methods", nargs="+", choices=methods, metavar="METHOD",
                       help=f"rows of the tables, of {', '.join(methods)} (all)")
     what.add_argument("--seeds", type=cli.checked(int, lambda n: 1 <= n <= len(cli.SEEDS), "whole number from 1 to 10"),
                       help="of each row; by default, the scale says")
@@ -114,7 +114,7 @@ def parse_arguments():
     how.add_argument("--logs", type=Path, help="with --report: another folder of logs than logs/")
     how.add_argument("--output", type=Path, default=Path("build", "tables"), help="folder of tables and figures")
     args = parser.parse_args()
-    args.tables = args.tables or names[args.scale]
+    args.tables, args.methods = args.tables or names[args.scale], args.methods or methods
     unknown = set(args.tables) - set(names[args.scale])
     if unknown:
         parser.error(f"--tables {min(unknown)}: --scale {args.scale} has {', '.join(names[args.scale])}")

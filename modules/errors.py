@@ -12,11 +12,19 @@ class Interrupted(Exception):
     """The user (Ctrl-C) or the system (SIGTERM) asked to stop; the message says how to go on."""
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Help that names the defaults there are, without "(default: None)" where a config or another flag decides."""
+
+    def _get_help_string(self, action):
+        unset = action.default is None or action.default is False
+        return action.help if unset else super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that never guesses an abbreviated flag and complains in one line."""
 
     def __init__(self, **kwargs):
-        super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs)
+        super().__init__(allow_abbrev=False, formatter_class=_Help, **kwargs)
 
     def error(self, message):
         print(f"{self.prog}: error: {message} (see {self.prog} --help)", file=sys.stderr)

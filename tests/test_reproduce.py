@@ -151,6 +151,13 @@ def test_bad_flags(call, tmp_path, flags, says):
     assert says in ran.stderr and ran.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("script", [text, image, reproduce])
+def test_help_names_the_defaults_that_there_are(call, tmp_path, script):
+    ran = call(script.main, "--help", cwd=tmp_path)
+    assert ran.returncode == 0 and "(default: " in ran.stdout
+    assert "default: None" not in ran.stdout and "default: False" not in ran.stdout
+
+
 # ---------------------------------------------------------------------- how far a run is
 
 def test_a_summary_is_of_the_end_of_the_log():
