@@ -11,7 +11,7 @@ EPOCH_CURVES = {"kl": (r"KL$(q_\phi(z|x)\,\Vert\,p(z))$", "#55595f", "-"),
                 "mi": ("MI", "#4c72b0", "--"),
                 "kl_agg": (r"KL$(q_\phi(z)\,\Vert\,p(z))$", "#c44e52", "-.")}
 RUN_PANELS = {"mi": "mutual information of x and z", "kl": "KL(q(z|x) || p(z))"}
-LETTER, HANDLE, LINE = 0.065, 0.6, 0.17             # inches in a legend: of a letter, of the line beside it, of a row
+LETTER, HANDLE, LINE = 0.06, 0.6, 0.17              # inches in a legend: of a letter, of the line beside it, of a row
 COLOURS, STYLES = 10, ("-", "--", ":", "-.")        # of matplotlib's cycle; runs beyond it differ in their lines
 
 
