@@ -19,7 +19,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import bench_image, bench_text  # noqa: E402
-from benchmarks.contest import outer_steps  # noqa: E402
+from benchmarks.contest import outer_steps, peak_memory  # noqa: E402
 from modules.data.text import TextSplit  # noqa: E402
 from modules.memory import keep_freed_memory  # noqa: E402
 
@@ -54,8 +54,7 @@ def cost_of_steps(domain, kept):
         start = time.perf_counter()
         step()
         times.append(time.perf_counter() - start)
-    return (1e3 * statistics.median(times), (page_faults() - faults) / len(times),
-            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return 1e3 * statistics.median(times), (page_faults() - faults) / len(times), peak_memory() / 2**20
 
 
 def trainer_of(domain):

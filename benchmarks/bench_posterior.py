@@ -10,7 +10,6 @@ decoders: one as training starts, whose posterior is the prior, and one with lar
 
 import argparse
 import multiprocessing
-import resource
 import statistics
 import sys
 import time
@@ -21,6 +20,7 @@ from torch.nn.functional import log_softmax
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.contest import peak_memory  # noqa: E402
 from modules.posterior import posterior_mean  # noqa: E402
 from modules.text import build_vae  # noqa: E402
 
@@ -64,11 +64,11 @@ def cost_of_mean(way, scale, sentences):
     x[:, 0], x[:, -1] = 1, 2
     grid = torch.arange(-20, 20, 0.1).unsqueeze(1)
     way(decoder, x[:2], grid)                                                       # warm
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     start = time.perf_counter()
     mean = way(decoder, x, grid)
     seconds = time.perf_counter() - start
-    return mean, seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return mean, seconds, (peak_memory() - before) / 2**20
 
 
 @torch.no_grad()

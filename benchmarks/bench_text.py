@@ -20,7 +20,6 @@ without the decoder's weights. In bf16, the products with the vocabulary matrix 
 
 import argparse
 import multiprocessing
-import resource
 import statistics
 import sys
 import tempfile
@@ -34,7 +33,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.contest import compare, make_trainer, project_rows, textbook_runs  # noqa: E402
+from benchmarks.contest import compare, make_trainer, peak_memory, project_rows, textbook_runs  # noqa: E402
 from benchmarks.textbook import TextbookVAE, textbook_read, textbook_step  # noqa: E402
 from modules.data.text import Corpus, TextSplit, read_corpus  # noqa: E402
 from modules.text import build_vae  # noqa: E402
@@ -186,13 +185,13 @@ def write_corpus(path):
 
 def cost_of_reading(read, path):
     """(seconds, bytes by which this process's peak of memory grew for each token)"""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     start = time.perf_counter()
     kept = read(path)
     seconds = time.perf_counter() - start
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    after = peak_memory()
     del kept
-    return seconds, 1024 * (after - before) / (DOCUMENTS * (WORDS + 2))
+    return seconds, (after - before) / (DOCUMENTS * (WORDS + 2))
 
 
 if __name__ == "__main__":

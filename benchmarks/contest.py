@@ -1,9 +1,13 @@
 """What the benchmarks share: the steps of the textbook's model and of this project's, taken in turns, in one table."""
 
+import re
+import resource
 import statistics
+import sys
 import time
 from collections import namedtuple
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -58,6 +62,17 @@ def square_product(dtype, count):
     a, b = torch.ones(2, PEAK_SIZE, PEAK_SIZE, dtype=dtype)
     for _ in range(count):
         a @ b
+
+
+def peak_memory():
+    """Bytes of this process at its peak so far. What `resource` says of a child begins with its parent's peak, so on
+    Linux the kernel's own file is read."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except FileNotFoundError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else 1024 * peak
+    return 1024 * int(re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)[1])
 
 
 # ---------------------------------------------------------------------- the textbook's side
