@@ -134,13 +134,13 @@ def load_snapshot(aggressive, iteration):
     return read_statistics(snapshot_path(aggressive, iteration))
 
 
-def save_figure(figure, path, **options):
-    """Write a figure atomically, in the format of its suffix, and say where."""
-    path = Path(path)
-    kind = path.suffix[1:]
-    if kind not in figure.canvas.get_supported_filetypes():
-        raise UserError(f"{path}: the name of a figure ends with its format, .pdf or .png")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format=kind, **options)
+def save_figure(figure, *paths, **options):
+    """Write a figure atomically to each of the paths, in the format of its suffix, and say where."""
+    for path in map(Path, paths):
+        kind = path.suffix[1:]
+        if kind not in figure.canvas.get_supported_filetypes():
+            raise UserError(f"{path}: the name of a figure ends with its format, .pdf or .png")
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format=kind, **options)
+        print(f"wrote {path}")
     pyplot.close(figure)
-    print(f"wrote {path}")

@@ -76,10 +76,10 @@ def build(tables_and_rows, scale, output, logs=LOGS):
     for table, runs in tables_and_rows.items():
         rows = collect(runs, logs)
         stem = Path(output, f"{scale}_{table.name}")
-        header, cells = layout(table, rows)
-        print(f"\n{caption(table)}\n\n{tables.markdown(header, cells)}")
-        for suffix, content in ((".md", f"{caption(table)}\n\n{tables.markdown(header, cells)}"),
-                                (".tex", tables.latex(caption(table), header, cells)),
+        title, (header, cells) = caption(table), layout(table, rows)
+        markdown = f"{title}\n\n{tables.markdown(header, cells)}"
+        print(f"\n{markdown}")
+        for suffix, content in ((".md", markdown), (".tex", tables.latex(title, header, cells)),
                                 (".csv", tables.comma_separated([record(table, row) for row in rows]))):
             write(stem.with_name(stem.name + suffix), content)
         draw(table, runs, stem, logs)
@@ -145,13 +145,15 @@ def draw(table, runs, stem, logs=LOGS):
                if its[0].args.model != "lm" and _has(its[0], "report", logs)}
     validated = {method_name(vars(its[0].args)): its[0].log(logs=logs) for method, its in runs.items()
                  if method.key in EPOCHS_DRAWN and _has(its[0], "val", logs)}
-    for suffix in (".pdf", ".png"):
-        if trained:
-            figures.save_figure(runs_figure(list(trained.values()), ["mi"], list(trained)),
-                                stem.with_name(f"{stem.name}_mi{suffix}"))
-        if validated:
-            figures.save_figure(epochs_figure(list(validated.values()), list(validated)),
-                                stem.with_name(f"{stem.name}_epochs{suffix}"))
+    if trained:
+        figures.save_figure(runs_figure(list(trained.values()), ["mi"], list(trained)), *_formats(stem, "mi"))
+    if validated:
+        figures.save_figure(epochs_figure(list(validated.values()), list(validated)), *_formats(stem, "epochs"))
+
+
+def _formats(stem, name):
+    """The files of one figure."""
+    return [stem.with_name(f"{stem.name}_{name}{suffix}") for suffix in (".pdf", ".png")]
 
 
 def _has(run, kind, logs):
