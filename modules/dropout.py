@@ -24,8 +24,8 @@ class Dropout(nn.Module):
         if x.device.type != "cpu":
             return F.dropout(x, self.p)
         bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-2**63, None).view(torch.int16)
-        keep = bits[:x.numel()] >= round(self.p * 65536) - 32768
-        return x * keep.view(x.shape).to(x.dtype).mul_(1 / (1 - self.p))
+        keep = bits[:x.numel()].view(x.shape).ge_(round(self.p * 65536) - 32768)    # 0 or 1, faster made than bool
+        return x * keep.to(x.dtype).mul_(1 / (1 - self.p))
 
     def extra_repr(self):
         return f"p={self.p}"

@@ -1,8 +1,8 @@
 """The product with the vocabulary matrix and the softmax over it, fused: the dearest part of a text VAE.
 
 A plain implementation keeps logits, log-probabilities and their two gradients, each [tokens, vocab]. Here one such
-tensor turns from logits to probabilities to the gradient in place, and the gradient with respect to the vocabulary
-matrix is computed only where somebody wants it.
+tensor turns from logits to odds to the gradient in place, what is divided by the sum of the odds is narrower, and the
+gradient with respect to the vocabulary matrix is computed only where somebody wants it.
 """
 
 import torch
@@ -20,37 +20,40 @@ def token_nll(hidden, weight, targets, dtype=torch.float32):
     if torch.is_grad_enabled():
         return _TokenNLL.apply(hidden, weight, targets, dtype)
     low_weight = weight.to(dtype)
-    return torch.cat([_nll_and_p(part, low_weight, target)[0]
+    return torch.cat([_nll_and_odds(part, low_weight, target)[0]
                       for part, target in zip(hidden.split(CHUNK), targets.split(CHUNK))])
 
 
-def _nll_and_p(hidden, weight, targets):
-    """-log p of the targets [tokens, 1], as [tokens], and p, the softmax of the logits [tokens, vocab]."""
-    logits = hidden.to(weight.dtype) @ weight.T
-    below_peak = logits.amax(dim=1) - logits.gather(1, targets).squeeze(1)
-    p = torch.softmax(logits, dim=1, out=logits)                                # in place
-    return below_peak - p.amax(dim=1).to(hidden.dtype).log(), p                 # max p = 1 / sum(exp(logits - peak))
+def _nll_and_odds(hidden, weight, targets):
+    """-log p of the targets [tokens, 1], as [tokens]; the odds of all words against the likeliest [tokens, vocab]; and
+    their sum [tokens, 1]. p = odds / sum."""
+    odds = hidden.to(weight.dtype) @ weight.T                                   # logits as yet
+    odds -= odds.amax(dim=1, keepdim=True)
+    log_odds = odds.gather(1, targets)
+    total = odds.exp_().sum(dim=1, keepdim=True, dtype=hidden.dtype)
+    return (total.log() - log_odds).squeeze(1), odds, total
 
 
 class _TokenNLL(torch.autograd.Function):
-    """The gradient of -log p[target] with respect to the logits is p - onehot(target); both are made on the way up."""
+    """The gradient of -log p[target] with respect to the logits is p - onehot(target), here (odds - total * onehot) /
+    total; it is made on the way up."""
 
     @staticmethod
     def forward(ctx, hidden, weight, targets, dtype):
         low_weight = weight.to(dtype)
-        nll, error = _nll_and_p(hidden, low_weight, targets)
-        error.scatter_(1, targets, -1, reduce="add")                # p - onehot [tokens, vocab]
+        nll, error, total = _nll_and_odds(hidden, low_weight, targets)
+        error.scatter_add_(1, targets, -total.to(dtype))            # total * (p - onehot) [tokens, vocab]
         grad_hidden = error @ low_weight if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             hidden = error = None
-        ctx.save_for_backward(grad_hidden, hidden, error)
+        ctx.save_for_backward(grad_hidden, hidden, error, total)
         return nll
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        grad_hidden, hidden, error = ctx.saved_tensors
-        grad, grad_weight = grad.unsqueeze(1), None
+        grad_hidden, hidden, error, total = ctx.saved_tensors
+        grad, grad_weight = grad.unsqueeze(1) / total, None
         if error is not None:
             grad_weight = (error.T @ (hidden * grad).to(error.dtype)).to(hidden.dtype)
         if grad_hidden is not None:
