@@ -125,15 +125,15 @@ def parse_arguments():
     group.add_argument("--interpolate", type=cli.COUNT, metavar="N", help="or lines between N pairs of test images")
     group.add_argument("--steps", type=cli.TWO_OR_MORE, default=9, help="points of such a line, its ends included")
     args = parser.parse_args()
-    cli.finish_arguments(parser, args, loads_model=args.eval)
+    cli.finish_arguments(parser, args, loads_model=args.eval, generates=args.sample_from)
+    if args.momentum:
+        parser.error("--momentum is that of SGD; images are trained with Adam, which has its own")
     if args.eval and args.sample_from:
         parser.error("--eval and --sample_from exclude each other")
     if (args.reconstruct or args.interpolate) and not args.sample_from:
         parser.error("--reconstruct and --interpolate need the model of --sample_from")
     if args.reconstruct and args.interpolate:
         parser.error("--reconstruct and --interpolate exclude each other")
-    if args.resume and (args.eval or args.sample_from):
-        parser.error("--resume goes on with training; --eval and --sample_from do not train")
     return args
 
 

@@ -120,6 +120,8 @@ def parse_arguments():
         parser.error(f"--tables {min(unknown)}: --scale {args.scale} has {', '.join(names[args.scale])}")
     if args.logs and not args.report:
         parser.error("--logs goes with --report")
+    if args.logs and not args.logs.is_dir():
+        parser.error(f"--logs {args.logs}: no such folder")
     if args.runs and args.report:
         parser.error("--runs and --report exclude each other: a table is of all its runs")
     args.logs = args.logs or cli.LOGS

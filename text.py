@@ -7,7 +7,7 @@
     python text.py --dataset yahoo --decode_from models/yahoo/<id>.pt --decoding_strategy beam
     python text.py --dataset yahoo --decode_from models/yahoo/<id>.pt --decode_input sentences.txt
 
-The run's settings come from config/config_<dataset>.py; every key there is a flag here.
+The run's settings come from config/config_<dataset>.py; every number and name there is a flag here.
 """
 
 import torch
@@ -53,7 +53,7 @@ def parse_arguments():
     add_flags(parser, text.KEYS)
     decoding.add_flags(parser)
     args = parser.parse_args()
-    cli.finish_arguments(parser, args, loads_model=args.eval or args.encode)
+    cli.finish_arguments(parser, args, loads_model=args.eval or args.encode, generates=args.decode_from)
     decoding.check_flags(parser, args)
     return args
 

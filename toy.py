@@ -9,6 +9,7 @@ Statistics go to plot_data/; the training is that of text.py, with the toy recip
 """
 
 import dataclasses
+import math
 
 import torch
 
@@ -19,6 +20,7 @@ from modules.errors import Parser, UserError, run_command
 from modules.posterior_space import Snapshots, Trajectory
 from modules.training.recipe import TOY
 
+MOST_POINTS = 100_000       # of the grid
 SINGLE_ITERATIONS = 100     # the single mode's default: its figure shows the first twenty
 
 
@@ -66,12 +68,17 @@ def parse_arguments():
     add_flags(parser, text.KEYS)
     parser.set_defaults(nz=1)
     args = parser.parse_args()
-    cli.finish_arguments(parser, args, loads_model=args.eval)
+    if args.eval or args.load_path:
+        parser.error("--eval --load_path M: text.py evaluates the models of this study, too")
+    cli.finish_arguments(parser, args, loads_model=False)
+    if args.momentum and args.optim == "adam":
+        parser.error("--momentum is that of SGD; --optim adam has its own")
     single = args.plot_mode == "single"
     args.num_plot = args.num_plot or (50 if single else 500)
     args.max_iterations = args.max_iterations or (SINGLE_ITERATIONS if single else None)
-    if not (args.zmin < args.zmax and 0 < args.dz < args.zmax - args.zmin):
-        parser.error(f"no grid from --zmin {args.zmin} to --zmax {args.zmax} in steps of --dz {args.dz}")
+    if not (args.zmin < args.zmax < math.inf and 0 < args.dz < args.zmax - args.zmin < MOST_POINTS * args.dz):
+        parser.error(f"no grid of 2 to {MOST_POINTS} points from --zmin {args.zmin} to --zmax {args.zmax} in steps of "
+                     f"--dz {args.dz}")
     return args
 
 

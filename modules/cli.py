@@ -8,6 +8,7 @@ import torch
 from tqdm import tqdm
 
 from modules import metrics
+from modules.config import MOST
 from modules.errors import Interrupted, UserError
 from modules.memory import keep_freed_memory
 from modules.precision import PRECISIONS
@@ -32,12 +33,12 @@ def checked(convert, condition, requirement):
     return parse
 
 
-COUNT = checked(int, lambda n: n >= 1, "whole number of at least 1")
-TWO_OR_MORE = checked(int, lambda n: n >= 2, "whole number of at least 2")
-NATURAL = checked(int, lambda n: n >= 0, "whole number of at least 0")
+COUNT = checked(int, lambda n: 1 <= n <= MOST, "whole number from 1 to a billion")
+TWO_OR_MORE = checked(int, lambda n: 2 <= n <= MOST, "whole number from 2 to a billion")
+NATURAL = checked(int, lambda n: 0 <= n <= MOST, "whole number from 0 to a billion")
 SEED = checked(int, lambda n: 0 <= n < 2**63, "whole number of at least 0 and below 2^63")
-NON_NEGATIVE = checked(float, lambda x: 0 <= x < float("inf"), "number of at least 0")
-POSITIVE = checked(float, lambda x: 0 < x < float("inf"), "number above 0")
+NON_NEGATIVE = checked(float, lambda x: 0 <= x <= MOST, "number from 0 to a billion")
+TEMPERATURE = checked(float, lambda x: 1e-6 <= x <= 1e6, "number from 1e-6 to 1e6")
 WEIGHT = checked(float, lambda x: 0 <= x <= 1, "number between 0 and 1")
 SHARE = checked(float, lambda x: 0 < x <= 1, "number above 0 and at most 1")
 
@@ -81,12 +82,15 @@ def add_shared_flags(parser):
                       help="pairs of an x and a z that the decoder evaluates at once for it; bounds the memory")
 
 
-def finish_arguments(parser, args, loads_model):
-    """Settle what several flags decide together: the seed, and that what reads --load_path has it."""
+def finish_arguments(parser, args, loads_model, generates=False):
+    """Settle what several flags decide together: the seed, that what reads --load_path has it, and that --resume and
+    --overwrite come with training, not where a model is loaded or generates."""
     if args.seed is None:
         args.seed = SEEDS[args.taskid]
     if bool(loads_model) != bool(args.load_path):
         parser.error("--eval and --load_path go together" + (", as do --encode and --load_path" if loads_model else ""))
+    if (args.resume or args.overwrite) and (loads_model or generates):
+        parser.error("--resume and --overwrite belong to training, and a saved model is not trained")
     if args.resume and args.overwrite:
         parser.error("--resume and --overwrite exclude each other")
     return args
@@ -148,9 +152,10 @@ def train_and_test(run_id, model, splits, recipe, args, config, description, obs
     else:
         if args.encoder_from:
             load_encoder(model, args.encoder_from, description)
+        resume = "--resume goes on with it, " if state_path(best).exists() else ""
         _make_room([best, state_path(best), folder / f"{run_id}.log", folder / f"{run_id}.jsonl"], args,
-                   "this run has been made before; --resume goes on with it, --overwrite starts it again, --jobid N "
-                   "gives this one another name")
+                   f"this run has been made before; {resume}--overwrite starts it again, --jobid N gives this one "
+                   "another name")
         _make_room(observer.files() if observer else [], args,
                    "statistics of an earlier run; --overwrite replaces them, or move them to another place first")
     records = Records(folder, run_id)
@@ -197,6 +202,9 @@ def test(model, split, args, records):
         model, split, args.iw_nsamples, args.iw_batch, args.seed,
         lambda batches: tqdm(batches, total=split.num_batches, desc="iw nll", leave=False,
                              disable=not sys.stderr.isatty()))
+    if not math.isfinite(nll):
+        raise UserError(f"the importance-weighted NLL is {nll}: the posteriors are too narrow, or too far from the prior, "
+                        "for float32; train with a gentler setting")
     ppl = metrics.perplexity(nll, measured)
     records.write(f"iw nll: {nll:.4f}" + (f", iw ppl: {ppl:.4f}" if words else ""), event="iw", nll=nll,
                   ppl=ppl if words and math.isfinite(ppl) else None, nsamples=args.iw_nsamples)
@@ -213,6 +221,8 @@ def _saved_state(best, description):
     if not state.is_file():
         raise UserError(f"{state}: nothing to resume; start the run without --resume")
     saved = load_checkpoint(state, description["domain"])
+    if not {"model", "training", "args", "config"} <= saved.keys():
+        raise UserError(f"{state}: a model, but not the state of a run to go on with; start again with --overwrite")
     _check_same_run(state, saved, description)
     return saved
 
@@ -229,9 +239,11 @@ def _check_same_run(path, saved, description):
     """Raise UserError unless settings and training data are those that the saved run was started with."""
     for part in ("args", "config"):
         for name, value in saved[part].items():     # flags that are younger than the run have their defaults
+            if part == "args" and name in saved["config"]:
+                continue                            # a flag that says what the config says changes nothing
             if name not in MAY_CHANGE_ON_RESUME and value != description[part].get(name):
                 raise UserError(f"{path}: the run was started with {name} = {value}, not "
                                 f"{description[part].get(name)}; resume it with what it was started with")
-    if any(saved.get(name) != description.get(name) for name in ("training_data", "vocabulary")):
-        raise UserError(f"{path}: the training data have changed since this run was started; put the old ones back, "
-                        "or start again with --overwrite or another --jobid")
+    if any(saved[name] != description.get(name) for name in ("data", "vocabulary") if name in saved):
+        raise UserError(f"{path}: the data have changed since this run was started; put the old ones back, or start "
+                        "again with --overwrite or another --jobid")

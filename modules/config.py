@@ -8,6 +8,7 @@ from typing import Any, Callable
 from modules.errors import UserError
 
 REQUIRED = object()
+MOST = 10**9        # of anything that is counted
 REPOSITORY = Path(__file__).resolve().parent.parent
 NOT_OF_THE_MODEL = {"batch_size", "epochs", "test_nepoch", "train_data", "val_data", "test_data", "data_file", "label",
                     "vocab_limit"}      # keys that say on what, and for how long, it is trained
@@ -23,10 +24,10 @@ class Key:
 
 
 def whole(low):
-    """A checker for whole numbers of at least `low`, given as int or text."""
+    """A checker for whole numbers from `low` to MOST, given as int or text."""
     def check(value):
-        if isinstance(value, (bool, float)) or int(value) < low:
-            raise ValueError(f"must be a whole number of at least {low}, not {value!r}")
+        if isinstance(value, (bool, float)) or not low <= int(value) <= MOST:
+            raise ValueError(f"must be a whole number of at least {low}, a billion at most, not {value!r}")
         return int(value)
     return _named(check, f"whole number >= {low}")
 
@@ -99,6 +100,8 @@ def load_config(dataset, keys, overrides):
     path = _find(dataset)
     try:
         params = runpy.run_path(str(path)).get("params")
+    except OSError:
+        raise
     except Exception as error:
         raise UserError(f"{path}: cannot be run as Python ({type(error).__name__}: {error}); mend the file") from error
     return check_config(params, keys, overrides, path)

@@ -31,7 +31,7 @@ def add_flags(parser):
     group.add_argument("--steps", type=cli.TWO_OR_MORE, default=9, help="points between two lines, both ends included")
     group.add_argument("--decoding_strategy", choices=("greedy", "beam", "sample"), default="greedy")
     group.add_argument("--beam_size", type=cli.COUNT, default=5, help="hypotheses of beam search")
-    group.add_argument("--temperature", type=cli.POSITIVE, default=1.0, help="of --decoding_strategy sample")
+    group.add_argument("--temperature", type=cli.TEMPERATURE, default=1.0, help="of --decoding_strategy sample")
     group.add_argument("--top_k", type=cli.COUNT, help="sample among the K most probable words")
     group.add_argument("--top_p", type=cli.SHARE, help="sample among the most probable words that have this share")
     group.add_argument("--max_length", type=cli.COUNT, help="words of a sentence, at most (default: as in the longest "

@@ -24,7 +24,7 @@ class Dropout(nn.Module):
         if x.device.type != "cpu":
             return F.dropout(x, self.p)
         bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-2**63, None).view(torch.int16)
-        keep = bits[:x.numel()].view(x.shape).ge_(round(self.p * 65536) - 32768)    # 0 or 1, faster made than bool
+        keep = bits[:x.numel()].view(x.shape).ge_(min(round(self.p * 65536), 65535) - 32768)   # 0 or 1
         return x * keep.to(x.dtype).mul_(1 / (1 - self.p))
 
     def extra_repr(self):

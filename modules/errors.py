@@ -1,7 +1,14 @@
 """How a command ends when its input is bad: one clear line on standard error, exit code 2, no traceback."""
 
 import argparse
+import errno
 import sys
+
+MENDS = {errno.ENOSPC: "make room there", errno.EDQUOT: "make room there",
+         errno.EACCES: "get permission for it, or name another place", errno.EPERM: "get permission for it, or name "
+         "another place", errno.EROFS: "it cannot be written to; name another place",
+         errno.ENOTDIR: "a file stands where a folder is needed; move it", errno.EEXIST: "it is in the way; move it",
+         errno.EISDIR: "it is a folder; name a file"}
 
 
 class UserError(Exception):
@@ -10,6 +17,12 @@ class UserError(Exception):
 
 class Interrupted(Exception):
     """The user (Ctrl-C) or the system (SIGTERM) asked to stop; the message says how to go on."""
+
+
+def explain(error, path=None):
+    """An OSError in one line: the file, what the system says of it, and the mend where one is known."""
+    where, mend = path or error.filename, MENDS.get(error.errno)
+    return f"{f'{where}: ' if where else ''}{error.strerror or error}{f'; {mend}' if mend else ''}"
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -39,14 +52,13 @@ def run_command(main):
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        print(f"error: {explain(error)}", file=sys.stderr)
         raise SystemExit(2) from None
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise
-        print("error: out of memory; smaller --batch_size, --iw_batch, --max_length or --num_samples take less",
-              file=sys.stderr)
+        print("error: out of memory; smaller sizes take less: of the model, --batch_size, --iw_batch, or --max_length and "
+              "--num_samples", file=sys.stderr)
         raise SystemExit(2) from None
     except (KeyboardInterrupt, Interrupted) as stop:
         print(f"interrupted{': ' + str(stop) if str(stop) else ''}", file=sys.stderr)

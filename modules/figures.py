@@ -14,7 +14,7 @@ from matplotlib import pyplot  # noqa: E402
 from modules.cli import COUNT  # noqa: E402
 from modules.errors import UserError  # noqa: E402
 from modules.files import replacing  # noqa: E402
-from modules.posterior_space import read_statistics, snapshot_path  # noqa: E402
+from modules.posterior_space import read_snapshot, snapshot_path  # noqa: E402
 
 ENCODER, DECODER, POINT = "#c44e52", "#4c72b0", "#55595f"
 NAMES = {0: "plain", 1: "aggressive"}
@@ -131,7 +131,7 @@ def load_snapshot(aggressive, iteration):
     if iteration not in existing:
         raise UserError(f"--iter {iteration}: no snapshot of the {NAMES[aggressive]} run there; there are "
                         f"{', '.join(map(str, existing))}")
-    return read_statistics(snapshot_path(aggressive, iteration))
+    return read_snapshot(aggressive, iteration)
 
 
 def save_figure(figure, *paths, **options):

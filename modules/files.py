@@ -4,7 +4,7 @@ import os
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from modules.errors import UserError
+from modules.errors import UserError, explain
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def replacing(path):
             os.fsync(written.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; make room there") from error
+        raise UserError(f"cannot write {explain(error, path)}") from error
     finally:
         with suppress(OSError):
             temporary.unlink()

@@ -38,7 +38,7 @@ def set_up(args, config, device):
     model = build_vae(config, args.precision, f"config/config_{args.dataset}.py").to(device)
     splits = load_splits(config, device, args.train_limit)
     description = {"domain": "image", "dataset": args.dataset, "config": config,
-                   "training_data": [splits["train"].size, splits["train"].num_batches],
+                   "data": {name: split.fingerprint for name, split in splits.items()},
                    "args": cli.plain_arguments(args)}
     return model, splits, description
 

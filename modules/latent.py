@@ -7,6 +7,9 @@ from modules.semi_amortised import SemiAmortisedVAE
 from modules.vae import VAE
 
 
+MOST_NATS = 8           # that a committed rate asks of each dimension: posteriors of standard deviation 2e-4
+
+
 def keys(svi_steps):
     """The config keys; `svi_steps` is the domain's default."""
     return {
@@ -51,6 +54,9 @@ def check(args, config):
         refuse = [(config["bn_gamma"], "--bn_gamma"), (config["committed_rate"], "--committed_rate"),
                   (args.free_bits, "--free_bits")]
         reason = "it refines its posterior for the ELBO, free of constraints"
+    elif (config["committed_rate"] or 0) > MOST_NATS * config["nz"]:
+        raise UserError(f"--committed_rate {config['committed_rate']:g}: with nz = {config['nz']} at most "
+                        f"{MOST_NATS * config['nz']}, since float32 cannot tell narrower posteriors apart")
     else:
         refuse, reason = [(args.svi_steps, "--svi_steps")], "only --model savae refines its posterior"
     for given, flag in refuse:

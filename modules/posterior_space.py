@@ -74,7 +74,7 @@ class Trajectory:
         """Take up the file of the interrupted run, without what came after `iteration`."""
         if iteration == 0:      # the trainer announces the start again
             return
-        saved = read_statistics(self.path)
+        saved = read_trajectory(self.settings["aggressive"])
         self.points = [{name: saved[name][i] for name in saved if name != "settings"}
                        for i in range(len(saved["iteration"])) if saved["iteration"][i] <= iteration]
 
@@ -105,18 +105,34 @@ def trajectory_path(aggressive):
     return Path("plot_data", "single", f"aggressive{aggressive}.npz")
 
 
+def read_snapshot(aggressive, iteration):
+    """The cloud of one iteration, a dict as `Snapshots` says; raises UserError naming a missing or bad file."""
+    return read_statistics(snapshot_path(aggressive, iteration), dimensions=1)
+
+
+def read_trajectory(aggressive):
+    """The path of the single mode, a dict as `Trajectory` says; raises UserError naming a missing or bad file."""
+    return read_statistics(trajectory_path(aggressive), dimensions=2)
+
+
 def write_statistics(path, arrays, settings):
     """Write an `.npz` atomically, the settings inside."""
     with replacing(path) as temporary, open(temporary, "wb") as stream:
         np.savez(stream, settings=np.array(json.dumps(settings)), **arrays)
 
 
-def read_statistics(path):
-    """The arrays of a statistics file as a dict, `settings` as a dict too; raises UserError naming a bad file."""
+def read_statistics(path, dimensions):
+    """The arrays of a statistics file as a dict, `settings` as a dict too.
+
+    `dimensions` of `model_mean`: 1 in a snapshot, 2 in a trajectory. Raises UserError naming a bad file.
+    """
     try:
         with np.load(path, allow_pickle=False) as saved:
             content = dict(saved)
         content["settings"] = json.loads(str(content["settings"]))
+        shapes = {name: content[name].ndim for name in ("model_mean", "inference_mean", "iteration", "kl", "mi")}
+        if list(shapes.values()) != [dimensions] * 2 + [dimensions - 1] * 3:
+            raise ValueError(f"arrays of {shapes} dimensions")
     except FileNotFoundError:
         raise UserError(f"{path}: no such statistics; toy.py writes them") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

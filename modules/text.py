@@ -38,7 +38,7 @@ def set_up(args, config, device):
     splits, vocabulary = load_splits(config, device, args.train_limit)
     model = build_vae(config, vocabulary, args.precision).to(device)
     description = {"domain": "text", "dataset": args.dataset, "config": config, "vocabulary": vocabulary.words,
-                   "training_data": [splits["train"].size, splits["train"].num_batches],
+                   "data": {name: split.fingerprint for name, split in splits.items()},
                    "args": cli.plain_arguments(args)}
     return model, splits, vocabulary, description
 

@@ -15,7 +15,7 @@ from modules import figures                                             # noqa: 
 from modules.cli import COUNT                                           # noqa: E402
 from modules.errors import Parser, UserError, run_command               # noqa: E402
 from modules.files import replacing                                     # noqa: E402
-from modules.posterior_space import read_statistics, trajectory_path    # noqa: E402
+from modules.posterior_space import read_trajectory     # noqa: E402
 
 
 def main():
@@ -29,7 +29,7 @@ def main():
 
 def single_frames(panel, args):
     """(draw, number of frames): one frame a half-step, the path behind it kept."""
-    trajectory = read_statistics(trajectory_path(args.aggressive))
+    trajectory = read_trajectory(args.aggressive)
     first, last = args.steps or (int(trajectory["iteration"].min()), int(trajectory["iteration"].max()))
     part = figures.between_steps(trajectory, first, last)
     model_mean, inference_mean = (mean[part] for mean in figures.point_path(trajectory, args.id))

@@ -11,12 +11,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from modules import figures                                             # noqa: E402
 from modules.errors import Parser, run_command                          # noqa: E402
-from modules.posterior_space import read_statistics, trajectory_path    # noqa: E402
+from modules.posterior_space import read_trajectory     # noqa: E402
 
 
 def main():
     args = parse_arguments()
-    trajectory = read_statistics(trajectory_path(args.aggressive))
+    trajectory = read_trajectory(args.aggressive)
     part = figures.between_steps(trajectory, *args.steps)
     model_mean, inference_mean = (mean[part] for mean in figures.point_path(trajectory, args.id))
     figure, axes = figures.new_figure(size=4.0)

@@ -200,3 +200,11 @@ def test_folder(tmp_path):
 def test_another_domain(saved):
     message = refused(saved, "image")
     assert "text script" in message and "image script" in message
+
+
+@pytest.mark.parametrize("number, mend", [(errno.ENOSPC, "make room"), (errno.EACCES, "permission"),
+                                          (errno.EROFS, "another place"), (errno.ENOTDIR, "a file stands")])
+def test_what_the_system_refuses_comes_with_a_mend(tmp_path, number, mend):
+    path = tmp_path / "new.txt"
+    with pytest.raises(UserError, match=f"{path}: .*{mend}"), files.replacing(path):
+        raise OSError(number, os.strerror(number))

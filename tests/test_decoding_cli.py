@@ -1,6 +1,7 @@
 """text.py --decode_from and --encode as people run them: what they write and print, and how they refuse bad input."""
 
 import math
+import os
 import re
 import shutil
 from collections import Counter
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 import text
-from modules import generation, reconstruction
+from modules import decoding, generation, reconstruction
 from modules.data.text import Vocabulary
 from modules.text import build_vae
 from modules.training.checkpoint import load_checkpoint, save_checkpoint
@@ -282,7 +283,7 @@ FROM = ("--decode_from", "m.pt")
     (["--decode_from", "missing.pt"], ["missing.pt"]),
     (["--decode_from", "config"], ["config", "folder"]),
     (["--decode_from", "lines.txt"], ["lines.txt"]),
-    ([*FROM, "--decode_input", "missing.txt"], ["missing.txt"]),
+    ([*FROM, "--decode_input", "missing.txt"], ["missing.txt: no such file\n"]),
     ([*FROM, "--decode_input", "config"], ["config"]),
     (["--decode_input", "lines.txt"], ["--decode_input", "--decode_from"]),
     ([*FROM, "--interpolate"], ["--interpolate", "--decode_input"]),
@@ -294,10 +295,12 @@ FROM = ("--decode_from", "m.pt")
     (["--encode", "lines.txt", "--load_path", "m.pt", "--eval"], ["--encode", "--eval"]),
     (["--encode", "missing.txt", "--load_path", "m.pt"], ["missing.txt"]),
     ([*FROM, "--decode_mean"], ["--decode_mean", "--decode_input"]),
+    ([*FROM, "--resume"], ["--resume", "training"]),
+    (["--eval", "--load_path", "m.pt", "--overwrite"], ["--overwrite", "training"]),
     ([*FROM, "--top_k", "3"], ["--top_k", "sample"]),
     ([*FROM, "--top_p", "0.5", "--decoding_strategy", "beam"], ["--top_p", "sample"]),
     ([*FROM, "--temperature", "0.5"], ["--temperature", "sample"]),
-    ([*FROM, "--max_length", "100000000000000"], ["memory", "--max_length"]),
+    ([*FROM, "--max_length", "1000000000"], ["memory", "--max_length"]),
 ], ids=" ".join)
 def test_bad_commands(refused, flags, names):
     refused(*flags, names=names)
@@ -305,7 +308,7 @@ def test_bad_commands(refused, flags, names):
 
 @pytest.mark.parametrize("flag, value", [
     ("--top_p", "0"), ("--top_p", "1.1"), ("--top_p", "nan"), ("--top_k", "0"), ("--temperature", "0"),
-    ("--temperature", "-1"), ("--temperature", "inf"), ("--beam_size", "0"), ("--max_length", "0"),
+    ("--temperature", "-1"), ("--temperature", "inf"), ("--temperature", "1e-45"), ("--temperature", "1e39"), ("--beam_size", "0"), ("--max_length", "0"),
     ("--num_samples", "0"), ("--steps", "1"), ("--decoding_strategy", "best")])
 def test_bad_values(refused, flag, value):
     refused(*FROM, flag, value, names=[flag, value])
@@ -329,3 +332,21 @@ def test_a_real_process(trained):
     """No progress bar where nobody looks."""
     ran = run_script("text.py", "--dataset", "tiny", *FROM, "--decoding_strategy", "beam", cwd=trained)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "wrote samples/m_beam.sample\n", "")
+
+
+def test_special_words_in_a_line_are_unknown_words(decode, trained, monkeypatch):
+    """A `</s>` that somebody wrote neither ends the line nor makes an empty output an exact match."""
+    (trained / "few.txt").write_text("</s> red\n<pad> <s>\n")
+    seen = []
+    monkeypatch.setattr(decoding, "describe", lambda originals, outputs: seen.extend(originals))
+    decode("--decode_from", "m.pt", "--decode_input", "few.txt")
+    assert seen == ["<unk> red", "<unk> <unk>"]
+
+
+def test_lines_may_come_through_a_pipe(call, trained):
+    read, write = os.pipe()
+    os.write(write, b"red\none\n")
+    os.close(write)
+    ran = call(text.main, "--dataset", "tiny", "--decode_from", "m.pt", "--decode_input", f"/dev/fd/{read}", cwd=trained)
+    os.close(read)
+    assert ran.returncode == 0, ran.stderr

@@ -239,7 +239,8 @@ def test_a_rerun_refuses_and_leaves_the_files(call, finished, missing):
     ran = call(text.main, *ARGS, cwd=finished)
     assert ran.returncode == 2
     (line,) = ran.stderr.splitlines()
-    assert RUN_ID in line and "--resume" in line and "--overwrite" in line
+    assert RUN_ID in line and "--overwrite" in line
+    assert ("--resume" in line) == (missing != ".resume.pt")        # without a state there is nothing to resume
     assert files(finished) == before
 
 
@@ -284,13 +285,20 @@ def test_another_config_is_refused(call, finished):
     assert "enc_nh" in line
 
 
+def test_a_flag_that_says_what_the_config_says_is_no_other_setting(call, finished):
+    ran = call(text.main, *ARGS, "--resume", "--enc_nh", 8, cwd=finished)
+    assert (ran.returncode, ran.stderr) == (0, "") and "finished" in ran.stdout
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
 @pytest.mark.parametrize("change", [
     lambda lines: ["a new word", *lines],
     lambda lines: lines[:15],
-], ids=["another vocabulary", "another number of batches"])
-def test_other_training_data_are_refused(call, finished, change):
-    """The batches of the epoch at hand, and the vocabulary, would no longer be those of the checkpoint."""
-    path = finished / "datasets" / "tiny_data" / "tiny.train.txt"
+    lambda lines: lines[::-1],
+], ids=["another vocabulary", "another number of batches", "another order"])
+def test_other_data_are_refused(call, finished, change, split):
+    """The batches of the epoch at hand, the vocabulary, or the loss to beat would not be those of the checkpoint."""
+    path = finished / "datasets" / "tiny_data" / f"tiny.{split}.txt"
     path.write_text("".join(f"{line}\n" for line in change(path.read_text().splitlines())))
     before = files(finished)
     ran = call(text.main, *ARGS, "--resume", "--epochs", EPOCHS + 1, cwd=finished)
@@ -307,9 +315,12 @@ def test_nothing_to_resume(call, workspace):
     assert not (workspace / "models").exists() and not (workspace / "logs").exists()
 
 
-def test_a_torn_state_is_refused(call, finished):
+@pytest.mark.parametrize("content", [lambda state: state.read_bytes()[:1000],
+                                     lambda state: state.with_name(f"{RUN_ID}.pt").read_bytes()],
+                         ids=["torn", "a model, not a state"])
+def test_a_bad_state_is_refused(call, finished, content):
     path = state_path(finished)
-    path.write_bytes(path.read_bytes()[:1000])
+    path.write_bytes(content(path))
     before = files(finished)
     ran = call(text.main, *ARGS, "--resume", cwd=finished)
     assert ran.returncode == 2

@@ -108,6 +108,12 @@ def test_dropout_frequency_and_scale(p):
     torch.testing.assert_close(dropped[kept], torch.full_like(dropped[kept], 1 / (1 - p)))
 
 
+def test_dropout_near_one_still_drops():
+    """Of 65,536 parts it keeps one at the least: none of the threshold's bits may overflow."""
+    kept = Dropout(0.999999)(torch.ones(400, 500)) != 0
+    assert float(kept.double().mean()) == pytest.approx(1 / 65536, abs=5e-5)
+
+
 def test_dropout_follows_the_seed_and_its_gradient_the_mask():
     layer, x = Dropout(0.5), torch.randn(30, 7, dtype=torch.float64, requires_grad=True)
     results = []

@@ -283,7 +283,8 @@ def test_a_known_data_set_needs_no_config_where_it_runs(call, tmp_path):
     (["--dataset", "tiny", "--eval", "--load_path", "config"], ["config", "folder"]),
     (["--dataset", "tiny", "--eval", "--load_path", "config/config_tiny.py"], ["config/config_tiny.py"]),
     (["--dataset", "tiny", "--resume", "--overwrite"], ["--resume", "--overwrite"]),
-    (["--dataset", "tiny", "--train_data", "elsewhere.txt"], ["elsewhere.txt"]),
+    (["--dataset", "tiny", "--train_data", "elsewhere.txt"], ["elsewhere.txt", "prepare_data.py"]),
+    (["--dataset", "tiny", "--committed_rate", "17"], ["--committed_rate", "nz = 2", "at most 16"]),
 ], ids=lambda value: " ".join(value) or "nothing")
 def test_bad_commands(call, workspace, args, names):
     assert_refused(call(text.main, *args, cwd=workspace), *names)
@@ -295,8 +296,8 @@ def test_bad_commands(call, workspace, args, names):
     ("--train_limit", "0"), ("--dec_dropout_in", "1"), ("--dec_dropout_out", "nan"), ("--enc_type", "gru"),
     ("--aggressive", "2"), ("--warm_up", "-1"), ("--kl_start", "1.1"), ("--kl_start", "nan"), ("--momentum", "1"),
     ("--taskid", "10"), ("--seed", "-1"), ("--seed", "x"), ("--seed", "99999999999999999999"), ("--nsamples", "0"),
-    ("--iw_nsamples", "0"),
-    ("--iw_batch", "0"), ("--inner_clip", "decoder"), ("--save_every", "-1"), ("--precision", "float16"),
+    ("--iw_nsamples", "0"), ("--nz", "9999999999999"), ("--batch_size", "99999999999999999999"), ("--beta", "1e300"),
+    ("--free_bits", "inf"), ("--iw_nsamples", "9999999999"), ("--iw_batch", "0"), ("--inner_clip", "decoder"), ("--save_every", "-1"), ("--precision", "float16"),
 ])
 def test_bad_values_of_flags(call, workspace, flag, value):
     assert_refused(call(text.main, "--dataset", "tiny", flag, value, cwd=workspace), flag, value)

@@ -12,7 +12,7 @@ from conftest import ROOT
 import toy
 from modules import posterior
 from modules.decoders.lstm import LSTMDecoder
-from modules.posterior_space import read_statistics, snapshot_path, trajectory_path
+from modules.posterior_space import read_snapshot, read_trajectory, snapshot_path, trajectory_path
 
 ARGS = ("--dataset", "tiny", "--zmin", "-6", "--zmax", "6", "--dz", "0.5", "--aggressive", "1", "--num_plot", "7")
 
@@ -67,7 +67,7 @@ def test_single_mode(workspace, call, monkeypatch):
     """Half-steps by turns: the encoder's leave the model's mean alone, the decoder's the inference mean."""
     ran = call(toy.main, *ARGS, "--plot_mode", "single", "--max_iterations", 5, cwd=workspace)
     assert ran.returncode == 0, ran.stderr
-    path = read_statistics(trajectory_path(1))
+    path = read_trajectory(1)
     assert list(path["half"]) == ["start"] + ["encoder", "decoder"] * 5
     assert list(path["iteration"]) == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
     for i, half in enumerate(path["half"][1:], start=1):
@@ -77,10 +77,10 @@ def test_single_mode(workspace, call, monkeypatch):
 
     assert call(toy.main, *ARGS, "--plot_mode", "single", "--max_iterations", 7, "--resume",
                 cwd=workspace).returncode == 0
-    resumed = read_statistics(trajectory_path(1))
+    resumed = read_trajectory(1)
     assert call(toy.main, *ARGS, "--plot_mode", "single", "--max_iterations", 7, "--overwrite",
                 cwd=workspace).returncode == 0
-    whole = read_statistics(trajectory_path(1))
+    whole = read_trajectory(1)
     for name in ("model_mean", "inference_mean", "kl", "mi", "iteration", "half"):
         assert np.array_equal(resumed[name], whole[name]), name
 
@@ -97,7 +97,7 @@ def test_multiple_mode(workspace, call):
     for aggressive in (0, 1):
         ran = call(toy.main, *ARGS, "--aggressive", aggressive, "--plot_niter", 3, "--max_iterations", 7, cwd=workspace)
         assert ran.returncode == 0, ran.stderr
-    snapshot = read_statistics(snapshot_path(1, 6))
+    snapshot = read_snapshot(1, 6)
     assert snapshot["model_mean"].shape == snapshot["inference_mean"].shape == (7,)
     assert snapshot["settings"]["plot_niter"] == 3 and int(snapshot["iteration"]) == 6
     for script, *args in (("plot_multiple",), ("plot_multiple", "--iter", 6, "--format", "png"),
@@ -160,6 +160,29 @@ def test_missing_statistics(workspace, call, script, args, says):
     assert ran.returncode == 2 and says in ran.stderr and ran.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("content", [b"no archive", {"model_mean": 3}, {"iteration": 2}, {"settings": "no JSON"}])
+@pytest.mark.parametrize("script", ["plot_multiple", "plot_single"])
+def test_bad_statistics(workspace, call, script, content):
+    """A damaged file, arrays of other dimensions than a snapshot or a trajectory has, one that is missing, ..."""
+    path, dimensions = (snapshot_path(1, 3), 1) if script == "plot_multiple" else (trajectory_path(1), 2)
+    path = workspace / path
+    path.parent.mkdir(parents=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        arrays = {name: np.zeros((20,) * dimensions) for name in ("model_mean", "inference_mean")}
+        arrays |= {name: np.arange(20.0) if dimensions == 2 else np.array(3.0) for name in ("iteration", "kl", "mi")}
+        arrays |= {"half": np.array(["encoder"] * 20), "settings": np.array("{}")}
+        arrays["iteration"] = arrays["iteration"].astype(int)
+        np.savez(path, **arrays)
+        assert call(plot_script(script).main, cwd=workspace).returncode == 0
+        for name, value in content.items():
+            arrays[name] = np.array(value) if name == "settings" else np.zeros((2,) * value)
+        np.savez(path, **arrays)
+    ran = call(plot_script(script).main, cwd=workspace)
+    assert ran.returncode == 2 and path.name in ran.stderr and ran.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("script", ["plot_multiple", "plot_single", "animate"])
 @pytest.mark.parametrize("flags", [("--dpi", 0), ("--axis", "nan", 1), ("--axis", 1, 1), ("--axis", 0, "inf")],
                          ids=lambda flags: " ".join(map(str, flags)))
@@ -169,7 +192,10 @@ def test_bad_flags_of_figures(workspace, call, script, flags):
 
 
 @pytest.mark.parametrize("args, says", [(["--nz", "2"], "one latent"), (["--dz", "0"], "no grid"),
-                                        (["--zmin", "7"], "no grid"), (["--plot_mode", "double"], "plot_mode")])
+                                        (["--zmin", "7"], "no grid"), (["--plot_mode", "double"], "plot_mode"),
+                                        (["--zmax", "inf"], "no grid"), (["--dz", "1e-9"], "no grid"),
+                                        (["--eval", "--load_path", "m.pt"], "text.py"),
+                                        (["--optim", "adam", "--momentum", "0.5"], "--momentum")])
 def test_bad_flags(workspace, call, args, says):
     ran = call(toy.main, *ARGS, *args, cwd=workspace)
     assert ran.returncode == 2 and says in ran.stderr and ran.stderr.count("\n") == 1

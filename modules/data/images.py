@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from modules.data.fingerprint import fingerprint
 from modules.errors import UserError
 
 NAMES = ("train", "validation", "test")
@@ -21,6 +22,8 @@ def load_images(path):
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `python prepare_data.py` fetches the known data sets, and data_file in "
                         "the config says where this one is expected") from None
+    except PermissionError:
+        raise
     except Exception as error:      # a broken file makes torch.load raise almost anything
         raise UserError(f"{path}: cannot be loaded safely; the images must be {FORMAT}") from error
     try:
@@ -62,6 +65,7 @@ class ImageSplit:
 
     def __init__(self, images, batch_size, device="cpu"):
         self.size = len(images)
+        self.fingerprint = fingerprint(images)
         generator = torch.Generator().manual_seed(BINARISATION_SEED)
         self._batches = torch.bernoulli(images, generator=generator).to(device).split(batch_size)
         self.num_batches = len(self._batches)
@@ -88,6 +92,7 @@ class TrainingImages:
         if len(images) < 2:
             raise ValueError("batch norm needs at least 2 training images")
         self.size, self.batch_size, self.images = len(images), batch_size, images.to(device)
+        self.fingerprint = fingerprint(images)
         self.num_batches = -(-(self.size - 1) // batch_size)    # batch norm can't take a last batch of one: left out
 
     def order(self, generator):

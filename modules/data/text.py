@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from modules.data.fingerprint import fingerprint
 from modules.errors import UserError
 
 PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"      # ids 0..3, part of the contract with saved models
@@ -102,13 +103,14 @@ def read_corpus(path, vocabulary=None, label=False, limit=None, vocab_limit=None
 
 
 def read_lines(path, vocabulary, label=False):
-    """Read every line of a file as a sentence, empty ones too: a Corpus, with words that are not known as `<unk>`.
+    """Read every line of a file as a sentence, empty ones too: a Corpus, with words that are not known as `<unk>`, and
+    a word that reads `<pad>`, `<s>` or `</s>` too.
 
     With `label`, what stands before a first tab is left out. Raises UserError, naming the file, for a missing, empty or
     non-UTF-8 file.
     """
-    ids, sentences = vocabulary.ids, []
-    for line in _lines(path):
+    ids, sentences = {**vocabulary.ids, **dict.fromkeys((PAD, BOS, EOS), vocabulary.unk)}, []
+    for line in _lines(path, advice=""):
         words = line.partition("\t")[2].split() if label and "\t" in line else line.split()
         sentences.append([vocabulary.bos, *(ids.get(word, vocabulary.unk) for word in words), vocabulary.eos])
     if not sentences:
@@ -129,10 +131,10 @@ def _keep_frequent(corpus, vocabulary, vocab_limit):
     return Corpus(new_ids[corpus.tokens], corpus.offsets), Vocabulary(words)
 
 
-def _lines(path):
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file; `python prepare_data.py` fetches the known data sets, "
-                        "and the config says where this one is expected")
+def _lines(path, advice="; `python prepare_data.py` fetches the known data sets, and the config says where this one is "
+                        "expected"):
+    if not Path(path).exists() or Path(path).is_dir():
+        raise UserError(f"{path}: no such file{advice}")
     try:
         with open(path, encoding="utf-8-sig", newline="\n") as lines:     # no other character ends a line
             yield from lines
@@ -161,6 +163,7 @@ class TextSplit:
 
     def __init__(self, corpus, batch_size, device="cpu"):
         self.size = len(corpus)
+        self.fingerprint = fingerprint(corpus.tokens, corpus.offsets)
         self._batches = [batch for _, batch in corpus.batches(batch_size, device)]
         self.num_batches = len(self._batches)
 

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from modules.config import REPOSITORY
-from modules.errors import UserError
+from modules.errors import UserError, explain
 
 
 class Printer:
@@ -64,8 +64,7 @@ class Records(Printer):
         try:
             print(line, file=self._files[which], flush=True)
         except OSError as error:
-            raise UserError(f"cannot write {self.paths[which]}: {error.strerror}; make room, then go on "
-                            "with --resume") from error
+            raise UserError(f"cannot write {explain(error, self.paths[which])}, then go on with --resume") from error
 
 
 def environment():
