@@ -65,7 +65,7 @@ def add_shared_flags(parser):
                        help="inner steps clip the norm over all gradients (published), or over the encoder's alone, "
                             "which saves the decoder's")
     train.add_argument("--precision", choices=tuple(PRECISIONS), default="float32",
-                       help="of the dearest products in training; evaluation is always float32")
+                       help="of the most expensive products in training; evaluation is always float32")
     train.add_argument("--seed", type=SEED, help="wins over --taskid")
     train.add_argument("--taskid", type=checked(int, lambda n: 0 <= n < len(SEEDS), "whole number from 0 to 9"),
                        default=0, help=f"picks the seed among {', '.join(map(str, SEEDS))}")

@@ -84,11 +84,12 @@ def one_of(*choices):
 
 
 def add_flags(parser, keys):
-    """Give `parser` a flag for every config key; what is not given on the command line stays None."""
-    group = parser.add_argument_group("config keys (these flags win over the config file)")
+    """Give `parser` a flag for every config key that is a number or a name; what is not given stays None."""
+    group = parser.add_argument_group("config keys (these flags win over the config file, which decides where they are not given)")
     for name, key in keys.items():
         if key.check is not yes_no:
-            group.add_argument(f"--{name}", type=key.check, help=key.help, metavar=name.upper())
+            told = "" if key.default in (REQUIRED, None) else f" (default, where the config is silent: {key.default})"
+            group.add_argument(f"--{name}", type=key.check, help=key.help + told, metavar=name.upper())
 
 
 def load_config(dataset, keys, overrides):

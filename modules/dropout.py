@@ -9,7 +9,7 @@ class Dropout(nn.Module):
     """Zero each element with probability `p` and scale the rest by 1 / (1 - p), while training.
 
     On the CPU, drawing one Bernoulli number an element costs more than the layer around it, so four masks are cut from
-    each 64-bit random number; `p` is then rounded to a multiple of 1/65536.
+    each 64-bit random number; `p` is then rounded to a multiple of 1/65536, and stays below 1.
     """
 
     def __init__(self, p):
@@ -24,8 +24,9 @@ class Dropout(nn.Module):
         if x.device.type != "cpu":
             return F.dropout(x, self.p)
         bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-2**63, None).view(torch.int16)
-        keep = bits[:x.numel()].view(x.shape).ge_(min(round(self.p * 65536), 65535) - 32768)   # 0 or 1
-        return x * keep.to(x.dtype).mul_(1 / (1 - self.p))
+        dropped = min(round(self.p * 65536), 65535)                     # of 65536
+        keep = bits[:x.numel()].view(x.shape).ge_(dropped - 32768)      # 0 or 1
+        return x * keep.to(x.dtype).mul_(65536 / (65536 - dropped))
 
     def extra_repr(self):
         return f"p={self.p}"

@@ -5,6 +5,7 @@ two epochs are compared under the same noise.
 """
 
 import math
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import torch
@@ -72,7 +73,7 @@ def aggregate_mutual_information(encoded):
 
 @torch.no_grad()
 def evaluate(model, split, seed):
-    """Every metric but the importance-weighted likelihood, in one pass over the split in evaluation mode."""
+    """Every metric but the importance-weighted likelihood; encodes the split once, in evaluation mode."""
     with evaluation_mode(model):
         encoded = posteriors(model, split, seed)
         reconstruction = sum(model.decoder.reconstruction(x, z.unsqueeze(1)).double().sum()
@@ -106,18 +107,15 @@ def importance_weighted_nll(model, split, nsamples, max_rows, seed, progress=lam
                      ) / split.size
 
 
-class evaluation_mode:
-    """Context: the model in evaluation mode, and back in the mode it was in afterwards."""
-
-    def __init__(self, model):
-        self.model = model
-
-    def __enter__(self):
-        self.was_training = self.model.training
-        self.model.eval()
-
-    def __exit__(self, *_):
-        self.model.train(self.was_training)
+@contextmanager
+def evaluation_mode(model):
+    """Within: the model in evaluation mode; afterwards in the mode that it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def perplexity(nll, metrics):

@@ -11,7 +11,7 @@ ROWS = 8192             # pairs of a sentence and a grid point that go through t
 CHUNK = 512             # of these at a time meet the vocabulary: their logits stay in the processor's cache
 COARSE = 16             # every so many grid points are evaluated first, to know what is negligible
 NEGLIGIBLE = 25.0       # nats below a sentence's best point: 1e-11 of its mass
-SAFE_LOGIT = 80.0       # exp of it, summed over any vocabulary, is finite in float32
+SAFE_EXPONENT = 88.0    # its exp is finite in float32
 
 
 @torch.no_grad()
@@ -69,6 +69,6 @@ def _log_sum_exp(vocabulary):
     Hidden states lie in (-1, 1), so no logit exceeds the largest L1 norm of a row of the vocabulary matrix. Where that
     cannot overflow, the search for each row's maximum is left out.
     """
-    if vocabulary.abs().sum(dim=1).max() < SAFE_LOGIT:
+    if vocabulary.abs().sum(dim=1).max() + math.log(len(vocabulary)) < SAFE_EXPONENT:
         return lambda hidden: (hidden @ vocabulary.T).exp_().sum(dim=1).log()
     return lambda hidden: torch.logsumexp(hidden @ vocabulary.T, dim=1)

@@ -20,8 +20,8 @@ class SemiAmortisedVAE(VAE):
         v_{k+1} = MOMENTUM v_k + clip(grad L(lambda_k)),   lambda_{k+1} = lambda_k - STEP_SIZE v_{k+1}.
 
     L is summed over the batch and divided by `batch_size`, that of the config, and its gradient is clipped to norm
-    CLIP_NORM over the batch; so step size and bound are the published ones for a full batch, and a smaller batch does
-    not take longer steps. SVI sees the decoder as evaluation does: no dropout, batch norm by its running statistics.
+    CLIP_NORM over the batch; so step size and bound are the published ones for a full batch, a smaller batch does not
+    take longer steps, and a larger one than `batch_size` should not be given. SVI sees the decoder as evaluation does: no dropout, batch norm by its running statistics.
     The refined posterior is differentiable in the encoder's and in the decoder's parameters.
     """
 
@@ -33,8 +33,8 @@ class SemiAmortisedVAE(VAE):
     def posterior(self, x, generator=None, kl_weight=1.0):
         """Mean and log-variance of the refined q(z|x), [batch, nz] both."""
         start = torch.cat(self.encoder(x), dim=1)
-        noise = torch.randn((self.steps, len(start), start.size(1) // 2), dtype=start.dtype, device=start.device,
-                            generator=generator)
+        noise = torch.randn((self.steps, len(start), start.size(1) // 2), dtype=start.dtype, generator=generator,
+                            device=generator.device if generator else start.device).to(start.device)
         refined = _Refinement.apply(_Problem(self, x, kl_weight), noise, start, *self.decoder.parameters())
         return refined.chunk(2, dim=1)
 

@@ -177,6 +177,42 @@ def test_an_aggressive_iteration_is_encoder_steps_and_then_one_of_the_decoder(ma
     assert trainer.progress.iteration == 1
 
 
+def test_the_inner_loop_takes_fresh_batches_at_the_kl_weight_in_force(make_trainer, monkeypatch):
+    """Algorithm 1: the batch of the outer loop first, then others at random; losses are compared per word."""
+    trainer = make_trainer(replace(FEW_STEPS, inner_steps=6, inner_test_every=7), warm_up=3)
+    train, seen, counted = trainer.splits["train"], [], []
+    monkeypatch.setattr(trainer, "encoder_step", lambda x, weight: seen.append((x, weight)) or torch.zeros(()))
+    monkeypatch.setattr(train, "units", lambda x: counted.append(x) or 1)
+    x = train.batch([0], 0)
+    trainer.outer_iteration(x)
+    random = torch.Generator().manual_seed(OPTIONS.seed)
+    expected = [x] + [train.random_batch(random) for _ in range(5)]
+    assert len({id(batch) for batch in expected}) > 2
+    assert all(batch is wanted for (batch, _), wanted in zip(seen, expected, strict=True))
+    assert {weight for _, weight in seen} == {trainer.kl_weight(0)} and 0.5 < trainer.kl_weight(0) < 1
+    assert all(batch is wanted for batch, wanted in zip(counted, expected, strict=True))
+
+
+def test_reports_are_averages_over_what_came_since_the_last_one(make_trainer, monkeypatch):
+    """Per sentence, whatever the size of the batches; here with a model that stands still."""
+    trainer = make_trainer(replace(FEW_STEPS, lr=0.0), aggressive=False, epochs=1)
+    seen, elbo_terms = [], trainer.model.elbo_terms
+
+    def watch(x, *args):
+        reconstruction, kl = elbo_terms(x, *args)
+        seen.append((len(x), float(reconstruction.detach().sum()), float(kl.detach().sum())))
+        return reconstruction, kl
+    monkeypatch.setattr(trainer.model, "elbo_terms", watch)
+    trainer.fit()
+    reports, start = trainer.records.named("report"), 0
+    assert len(reports) > 2
+    for report in reports:
+        sizes, reconstruction, kl = zip(*seen[start:report["iteration"]])
+        assert report["reconstruction"] == pytest.approx(sum(reconstruction) / sum(sizes), rel=1e-5)
+        assert report["kl"] == pytest.approx(sum(kl) / sum(sizes), rel=1e-5)
+        start = report["iteration"]
+
+
 def test_without_aggression_each_iteration_is_one_joint_step(make_trainer, watched_inner_loop):
     trainer = make_trainer(aggressive=False)
     seen, before = watched_inner_loop(trainer), weights(trainer.model)

@@ -61,6 +61,10 @@ WIRING = {              # flags: what the model and the trainer have of them
     "--free_bits 3 --free_bits_over sum": {"free_bits": 3, "free_bits_over": "sum"},
     "--bn_gamma 0.6": {"gamma": 0.6},
     "--committed_rate 2": {"log_bound": CommittedRate(2, 2).log_bound},
+    "--inner_clip encoder": {"inner_clip": "encoder"},
+    "--nsamples 2 --test_nepoch 7 --save_every 3": {"nsamples": 2, "test_nepoch": 7, "save_every": 3},
+    "--precision bf16": {"train_dtype": torch.bfloat16},
+    "--momentum 0.5": {"momentum": 0.5},
 }
 
 

@@ -145,6 +145,23 @@ def test_the_gradient_of_the_elbo_is_that_of_finite_differences(monkeypatch, bui
             assert gradient[i].item() == pytest.approx((at[0] - at[1]) / 2e-5, rel=1e-4, abs=1e-6), name
 
 
+def test_lstms_alone_stay_in_training_mode():
+    """cuDNN differentiates them in no other; dropout and batch norm are as in evaluation."""
+    model = text.build_vae({**TEXT_CONFIG, "model": "savae", "svi_steps": 1}, range(9)).train()
+    with semi_amortised._as_evaluated(model.decoder):
+        modes = {name: module.training for name, module in model.decoder.named_modules()}
+    assert {name for name, training in modes.items() if training} == {"lstm"}
+    assert all(module.training for module in model.decoder.modules())
+
+
+def test_noise_comes_from_the_given_generator():
+    model = text.build_vae({**TEXT_CONFIG, "model": "savae", "svi_steps": 2}, range(9)).eval()
+    x = torch.tensor([[1, 5, 6, 2], [1, 7, 8, 2]])
+    first, again = (model.posterior(x, torch.Generator().manual_seed(3))[0] for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, model.posterior(x, torch.Generator().manual_seed(4))[0])
+
+
 def test_refinement_finds_a_better_elbo():
     """From a posterior that is wrong towards the exact one, whose ELBO is the likelihood."""
     class Shifted(PosteriorTimes):

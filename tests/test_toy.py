@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ import torch
 from conftest import ROOT
 
 import toy
-from modules import posterior
+from modules import metrics, posterior, posterior_space
 from modules.decoders.lstm import LSTMDecoder
+from modules.posterior import posterior_mean
 from modules.posterior_space import read_snapshot, read_trajectory, snapshot_path, trajectory_path
+from modules.training.recipe import TOY
 
 ARGS = ("--dataset", "tiny", "--zmin", "-6", "--zmax", "6", "--dz", "0.5", "--aggressive", "1", "--num_plot", "7")
 
@@ -63,6 +66,13 @@ def test_pruned_grid_against_every_point(decoder, monkeypatch, rows, scale):
     assert torch.allclose(posterior.posterior_mean(decoder, SENTENCES, grid), expected, atol=1e-8)
 
 
+def test_a_large_vocabulary_does_not_overflow():
+    """20,000 words whose largest possible logit is 80: the sum of their exponentials is beyond float32."""
+    vocabulary = torch.full((20_000, 2), 39.9)
+    log_sum = posterior._log_sum_exp(vocabulary)(torch.ones(1, 2))
+    assert float(log_sum) == pytest.approx(79.8 + math.log(20_000), rel=1e-5)
+
+
 def test_single_mode(workspace, call, monkeypatch):
     """Half-steps by turns: the encoder's leave the model's mean alone, the decoder's the inference mean."""
     ran = call(toy.main, *ARGS, "--plot_mode", "single", "--max_iterations", 5, cwd=workspace)
@@ -108,6 +118,33 @@ def test_multiple_mode(workspace, call):
     for args, says in ((["--iter", 2000], "0, 3, 6"), (["--output", "cloud.xyz"], "cloud.xyz"), (["--panels", 1], "2")):
         ran = call(plot_script("plot_multiple").main, *args, cwd=workspace)
         assert ran.returncode == 2 and says in ran.stderr and ran.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("flags, recipe", [([], TOY), (["--optim", "adam"], replace(TOY, optimiser="adam", lr=1e-3))])
+def test_the_recipe_is_that_of_the_toy_study(workspace, call, monkeypatch, flags, recipe):
+    seen = []
+    monkeypatch.setattr("modules.training.loop.Trainer.fit", lambda trainer: seen.append(trainer.recipe))
+    assert call(toy.main, *ARGS, *flags, cwd=workspace).returncode == 0
+    assert seen == [recipe]
+
+
+def test_a_snapshot_is_measured_as_a_split_is(workspace, call, monkeypatch):
+    """KL and MI of the cloud are those of the model as evaluated, not as trained: without dropout."""
+    measured = []
+
+    def measure(model, sentences, grid, seed, *rest, real=posterior_space.measure):
+        point = real(model, sentences, grid, seed, *rest)
+        measured.append((point, metrics.evaluate(model, sentences, seed)))
+        with metrics.evaluation_mode(model), torch.no_grad():
+            measured[-1] += (torch.cat([posterior_mean(model.decoder, x, grid) for x in sentences]),)
+        return point
+    monkeypatch.setattr(posterior_space, "measure", measure)
+    assert call(toy.main, *ARGS, "--plot_niter", 2, "--max_iterations", 4, cwd=workspace).returncode == 0
+    assert len(measured) == 3
+    for point, expected, means in measured:
+        assert point["kl"] == pytest.approx(expected.kl, rel=1e-5) and expected.kl != 0
+        assert point["mi"] == pytest.approx(expected.mi_agg, abs=1e-6)
+        assert point["model_mean"] == pytest.approx(means.squeeze(1).numpy())
 
 
 def test_two_runs_are_two_rows_of_the_snapshots_that_both_have(workspace, call, monkeypatch):

@@ -1,4 +1,4 @@
-"""The product with the vocabulary matrix and the softmax over it, fused: the dearest part of a text VAE.
+"""The product with the vocabulary matrix and the softmax over it, fused: the most expensive part of a text VAE.
 
 A plain implementation keeps logits, log-probabilities and their two gradients, each [tokens, vocab]. Here one such
 tensor turns from logits to odds to the gradient in place, what is divided by the sum of the odds is narrower, and the
