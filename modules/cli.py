@@ -203,8 +203,8 @@ def test(model, split, args, records):
         lambda batches: tqdm(batches, total=split.num_batches, desc="iw nll", leave=False,
                              disable=not sys.stderr.isatty()))
     if not math.isfinite(nll):
-        raise UserError(f"the importance-weighted NLL is {nll}: the posteriors are too narrow, or too far from the prior, "
-                        "for float32; train with a gentler setting")
+        raise UserError(f"the importance-weighted NLL is {nll}: the posteriors are too narrow, or too far from the "
+                        "prior, for float32; train with a gentler setting")
     ppl = metrics.perplexity(nll, measured)
     records.write(f"iw nll: {nll:.4f}" + (f", iw ppl: {ppl:.4f}" if words else ""), event="iw", nll=nll,
                   ppl=ppl if words and math.isfinite(ppl) else None, nsamples=args.iw_nsamples)

@@ -85,7 +85,7 @@ def one_of(*choices):
 
 def add_flags(parser, keys):
     """Give `parser` a flag for every config key that is a number or a name; what is not given stays None."""
-    group = parser.add_argument_group("config keys (these flags win over the config file, which decides where they are not given)")
+    group = parser.add_argument_group("config keys (what is not given here, the config decides)")
     for name, key in keys.items():
         if key.check is not yes_no:
             told = "" if key.default in (REQUIRED, None) else f" (default, where the config is silent: {key.default})"

@@ -57,7 +57,7 @@ def run_command(main):
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise
-        print("error: out of memory; smaller sizes take less: of the model, --batch_size, --iw_batch, or --max_length and "
+        print("error: out of memory; smaller sizes take less: of the model, --batch_size, --iw_batch, --max_length, "
               "--num_samples", file=sys.stderr)
         raise SystemExit(2) from None
     except (KeyboardInterrupt, Interrupted) as stop:

@@ -21,8 +21,9 @@ class SemiAmortisedVAE(VAE):
 
     L is summed over the batch and divided by `batch_size`, that of the config, and its gradient is clipped to norm
     CLIP_NORM over the batch; so step size and bound are the published ones for a full batch, a smaller batch does not
-    take longer steps, and a larger one than `batch_size` should not be given. SVI sees the decoder as evaluation does: no dropout, batch norm by its running statistics.
-    The refined posterior is differentiable in the encoder's and in the decoder's parameters.
+    take longer steps, and one larger than `batch_size` should not be given. SVI sees the decoder as evaluation does: no
+    dropout, batch norm by its running statistics. The refined posterior is differentiable in the encoder's and in the
+    decoder's parameters.
     """
 
     def __init__(self, encoder, decoder, steps, batch_size):

@@ -37,5 +37,5 @@ def test_a_run_and_its_model(tmp_path, script, dataset, generate, flags):
 def test_the_toy_study(tmp_path):
     folder = make_workspace(tmp_path / "workspace")
     for mode in ("single", "multiple"):
-        run("toy.py", "--dataset", "tiny", "--aggressive", 1, "--plot_mode", mode, "--num_plot", 5, "--max_iterations", 3,
-            cwd=folder)
+        run("toy.py", "--dataset", "tiny", "--aggressive", 1, "--plot_mode", mode, "--num_plot", 5,
+            "--max_iterations", 3, cwd=folder)

@@ -308,8 +308,9 @@ def test_bad_commands(refused, flags, names):
 
 @pytest.mark.parametrize("flag, value", [
     ("--top_p", "0"), ("--top_p", "1.1"), ("--top_p", "nan"), ("--top_k", "0"), ("--temperature", "0"),
-    ("--temperature", "-1"), ("--temperature", "inf"), ("--temperature", "1e-45"), ("--temperature", "1e39"), ("--beam_size", "0"), ("--max_length", "0"),
-    ("--num_samples", "0"), ("--steps", "1"), ("--decoding_strategy", "best")])
+    ("--temperature", "-1"), ("--temperature", "inf"), ("--temperature", "1e-45"), ("--temperature", "1e39"),
+    ("--beam_size", "0"), ("--max_length", "0"), ("--num_samples", "0"), ("--steps", "1"),
+    ("--decoding_strategy", "best")])
 def test_bad_values(refused, flag, value):
     refused(*FROM, flag, value, names=[flag, value])
 
@@ -347,6 +348,6 @@ def test_lines_may_come_through_a_pipe(call, trained):
     read, write = os.pipe()
     os.write(write, b"red\none\n")
     os.close(write)
-    ran = call(text.main, "--dataset", "tiny", "--decode_from", "m.pt", "--decode_input", f"/dev/fd/{read}", cwd=trained)
+    ran = call(text.main, "--dataset", "tiny", *FROM, "--decode_input", f"/dev/fd/{read}", cwd=trained)
     os.close(read)
     assert ran.returncode == 0, ran.stderr

@@ -297,7 +297,8 @@ def test_bad_commands(call, workspace, args, names):
     ("--aggressive", "2"), ("--warm_up", "-1"), ("--kl_start", "1.1"), ("--kl_start", "nan"), ("--momentum", "1"),
     ("--taskid", "10"), ("--seed", "-1"), ("--seed", "x"), ("--seed", "99999999999999999999"), ("--nsamples", "0"),
     ("--iw_nsamples", "0"), ("--nz", "9999999999999"), ("--batch_size", "99999999999999999999"), ("--beta", "1e300"),
-    ("--free_bits", "inf"), ("--iw_nsamples", "9999999999"), ("--iw_batch", "0"), ("--inner_clip", "decoder"), ("--save_every", "-1"), ("--precision", "float16"),
+    ("--free_bits", "inf"), ("--iw_nsamples", "9999999999"), ("--iw_batch", "0"), ("--inner_clip", "decoder"),
+    ("--save_every", "-1"), ("--precision", "float16"),
 ])
 def test_bad_values_of_flags(call, workspace, flag, value):
     assert_refused(call(text.main, "--dataset", "tiny", flag, value, cwd=workspace), flag, value)
@@ -359,3 +360,11 @@ def test_a_folder_that_cannot_be_written(call, workspace):
     ran = call(text.main, *ARGS, cwd=workspace)
     assert ran.returncode == 2
     assert len(ran.stderr.splitlines()) == 1 and "models" in ran.stderr
+
+
+def test_the_flags_of_the_likelihood_reach_it(call, plain, monkeypatch):
+    asked = []
+    monkeypatch.setattr("modules.metrics.importance_weighted_nll",
+                        lambda model, split, *args: asked.append(args[:3]) or 1.0)
+    evaluate(call, plain[0], "--iw_nsamples", 7, "--iw_batch", 9, "--seed", 4)
+    assert asked == [(7, 9, 4)]

@@ -212,6 +212,12 @@ def test_dropout_acts_in_training_only(batch, dropout_in, dropout_out):
     assert torch.equal(decoder.reconstruction(x, z), plain.eval().reconstruction(x, z))
 
 
+def test_each_dropout_of_the_config_has_its_place():
+    config = {"nz": 2, "ni": 3, "enc_nh": 4, "dec_nh": 4, "dec_dropout_in": 0.1, "dec_dropout_out": 0.4}
+    decoder = build_vae(config, range(VOCAB)).decoder
+    assert (decoder.dropout_in.p, decoder.dropout_out.p) == (0.1, 0.4)
+
+
 def test_the_encoder_knows_no_dropout(encoder, batch):
     first, again = encoder.train()(batch[0]), encoder.train()(batch[0])
     assert all(map(torch.equal, first, again))

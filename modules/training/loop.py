@@ -342,7 +342,8 @@ def record_metrics(records, split, measured, words, **more):
     if words:
         line += f", ppl: {metrics.perplexity(measured.loss, measured):.4f}"
     records.write(line)
-    records.write(f"mi_agg: {measured.mi_agg:.4f}, kl_agg: {measured.kl_agg:.4f}")
+    mi_agg, kl_agg = (round(value, 4) + 0.0 for value in (measured.mi_agg, measured.kl_agg))    # + 0.0: no "-0.0000"
+    records.write(f"mi_agg: {mi_agg:.4f}, kl_agg: {kl_agg:.4f}")
     records.write(f"{measured.active_units} active units", event=split, **measured.as_dict(), **more)
 
 
