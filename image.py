@@ -30,30 +30,31 @@ PAIR_COLUMNS = 5        # of the grid of originals, each beside its reconstructi
 def main():
     args = parse_arguments()
     torch.manual_seed(args.seed)
+    device = cli.prepare_device()
     if args.eval:
-        evaluate(args)
+        evaluate(args, device)
     elif args.sample_from:
-        draw(args)
+        draw(args, device)
     else:
-        train(args)
+        train(args, device)
 
 
-def train(args):
+def train(args, device):
     """Train on the dataset of `args`, then test the best model."""
     config = load_config(args.dataset, image.KEYS, vars(args))
-    model, splits, description = image.set_up(args, config, cli.device())
+    model, splits, description = image.set_up(args, config, device)
     cli.train_and_test(image.run_name(args), model, splits, IMAGE, args, config, description)
 
 
-def evaluate(args):
+def evaluate(args, device):
     """Print the test figures of a saved model; its sizes come from its file."""
-    model, its_config = image.load_model(args.load_path, args)
-    cli.test(model, image.load_test_split(test_config(args, its_config), cli.device()), args, Printer())
+    model, its_config = image.load_model(args.load_path, args, device)
+    cli.test(model, image.load_test_split(test_config(args, its_config), device), args, Printer())
 
 
-def draw(args):
+def draw(args, device):
     """Draw from a saved model: from the prior, reconstructions of test images, or points between two of them."""
-    model, config = image.load_model(args.sample_from, args)
+    model, config = image.load_model(args.sample_from, args, device)
     random = torch.Generator().manual_seed(args.seed)           # on the CPU: a seed means the same on every device
     if args.reconstruct:
         draw_reconstructions(args, model, test_config(args, config), random)
@@ -88,7 +89,7 @@ def draw_interpolations(args, model, config, random):
 
 def posterior_means(model, images, config, random):
     """The mean of q(z|x) for each of the images, [n, nz], in batches as in training (see `modules.semi_amortised`)."""
-    return torch.cat([model.posterior(part, random)[0] for part in images.to(cli.device()).split(config["batch_size"])])
+    return torch.cat([model.posterior(part, random)[0] for part in images.to(model.device).split(config["batch_size"])])
 
 
 def test_config(args, its_config):
@@ -107,7 +108,7 @@ def first_test_images(args, config, count):
 
 def sample(model, z, random):
     """Images and probabilities from p(x|z), [n, 1, height, width] both, with a progress bar."""
-    parts = [model.decoder.sample(part.to(cli.device()), random,
+    parts = [model.decoder.sample(part.to(model.device), random,
                                   lambda rows: tqdm(rows, desc="rows", leave=False, disable=not sys.stderr.isatty()))
              for part in z.split(PART)]
     return tuple(torch.cat(grids) for grids in zip(*parts))

@@ -22,28 +22,29 @@ from modules.training.records import Printer
 def main():
     args = parse_arguments()
     torch.manual_seed(args.seed)
+    device = cli.prepare_device()
     if args.eval:
-        evaluate(args)
+        evaluate(args, device)
     elif args.decode_from:
-        decoding.decode(args, *text.load_model(args.decode_from, args))
+        decoding.decode(args, *text.load_model(args.decode_from, args, device))
     elif args.encode:
-        decoding.encode(args, *text.load_model(args.load_path, args))
+        decoding.encode(args, *text.load_model(args.load_path, args, device))
     else:
-        train(args)
+        train(args, device)
 
 
-def train(args):
+def train(args, device):
     """Train on the dataset of `args`, then test the best model."""
     config = load_config(args.dataset, text.KEYS, vars(args))
-    model, splits, _, description = text.set_up(args, config, cli.device())
+    model, splits, _, description = text.set_up(args, config, device)
     cli.train_and_test(cli.run_name(args), model, splits, TEXT, args, config, description)
 
 
-def evaluate(args):
+def evaluate(args, device):
     """Print the test figures of a saved model; its vocabulary and sizes come from its file."""
-    model, vocabulary, its_config = text.load_model(args.load_path, args)
+    model, vocabulary, its_config = text.load_model(args.load_path, args, device)
     config = load_config(args.dataset, text.KEYS, cli.evaluated_as_trained(args, its_config))
-    cli.test(model, text.load_split(config, "test", vocabulary, cli.device()), args, Printer())
+    cli.test(model, text.load_split(config, "test", vocabulary, device), args, Printer())
 
 
 def parse_arguments():

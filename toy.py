@@ -32,7 +32,7 @@ def main():
         raise UserError(f"--nz {config['nz']}: the posterior mean space is drawn for one latent dimension")
     if config["model"] == "lm":
         raise UserError("--model lm: without a latent variable there is no posterior mean to draw")
-    device = cli.device()
+    device = cli.prepare_device()
     model, splits, vocabulary, description = text.set_up(args, config, device)
     recipe = TOY if args.optim == "sgd" else dataclasses.replace(TOY, optimiser="adam", lr=1e-3)
     cli.train_and_test(f"toy_{args.plot_mode}_{cli.run_name(args)}", model, splits, recipe, args, config, description,

@@ -102,7 +102,7 @@ def evaluated_as_trained(args, its_config):
     return {**vars(args), "batch_size": args.batch_size or its_config["batch_size"]}
 
 
-def device():
+def prepare_device():
     """The GPU when there is one, with float32 that is no TF32, else the CPU, made not to give freed memory back."""
     torch.backends.cudnn.allow_tf32 = False
     if torch.cuda.is_available():

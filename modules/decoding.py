@@ -108,7 +108,7 @@ def posteriors(model, corpus, batch_size, random):
 
     `random` and `batch_size`, that of training, are for inference that needs them (`modules.semi_amortised`).
     """
-    encoded = [(rows, *model.posterior(x, random)) for rows, x in corpus.batches(batch_size, cli.device())]
+    encoded = [(rows, *model.posterior(x, random)) for rows, x in corpus.batches(batch_size, model.device)]
     order = torch.cat([rows for rows, _, _ in encoded]).argsort()
     return tuple(torch.cat(parts)[order.to(parts[0].device)] for parts in list(zip(*encoded))[1:])
 
@@ -129,7 +129,7 @@ def generate(args, model, vocabulary, z, random, max_length):
 
     `max_length` words at most, unless --max_length says otherwise.
     """
-    decoder, z, max_length = model.decoder, z.to(cli.device()), args.max_length or max_length
+    decoder, z, max_length = model.decoder, z.to(model.device), args.max_length or max_length
     strategies = {
         "greedy": lambda part: generation.greedy(decoder, part, vocabulary, max_length),
         "beam": lambda part: generation.beam_search(decoder, part, vocabulary, max_length, args.beam_size),

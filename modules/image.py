@@ -83,8 +83,8 @@ def build_vae(config, precision="float32", source="config"):
     return latent.assemble(encoder, decoder, config)
 
 
-def load_model(path, args):
-    """A saved model on its device, in evaluation mode: (VAE, config).
+def load_model(path, args, device):
+    """A saved model on the device, in evaluation mode: (VAE, config).
 
     A checkpoint of this project has its config inside; a plain state dict, as the authors' code saves it, is read with
     that of the dataset.
@@ -98,7 +98,7 @@ def load_model(path, args):
         print(f"{path}: a plain state dict, {len(content['model'])} tensors; read with the config of {args.dataset}")
     model = build_vae(config, source=path)
     load_weights(model, content["model"], path)
-    return model.to(cli.device()).eval(), config
+    return model.to(device).eval(), config
 
 
 def run_name(args):

@@ -52,7 +52,7 @@ def batch_mutual_information(mean, logvar, z):
 @torch.no_grad()
 def posteriors(model, split, seed):
     """Encode a split once: lists of (mean, logvar, z) per batch, z one draw from q(z|x)."""
-    generator = torch.Generator(_device(model)).manual_seed(seed)
+    generator = torch.Generator(model.device).manual_seed(seed)
     encoded = []
     for x in split:
         mean, logvar = model.posterior(x, generator)
@@ -101,7 +101,7 @@ def importance_weighted_nll(model, split, nsamples, max_rows, seed, progress=lam
 
     `max_rows` bounds the pairs of an x and a z that the decoder sees at once; `progress` wraps the batches.
     """
-    generator = torch.Generator(_device(model)).manual_seed(seed)
+    generator = torch.Generator(model.device).manual_seed(seed)
     with evaluation_mode(model):
         return float(sum(model.iw_nll(x, nsamples, max_rows, generator).double().sum() for x in progress(split))
                      ) / split.size
@@ -124,7 +124,3 @@ def perplexity(nll, metrics):
         return math.exp(nll * metrics.size / metrics.units)
     except OverflowError:
         return math.inf
-
-
-def _device(model):
-    return next(model.parameters()).device

@@ -72,8 +72,8 @@ def build_vae(config, vocabulary, precision="float32"):
     return model
 
 
-def load_model(path, args):
-    """A saved model on its device, in evaluation mode: (VAE, Vocabulary, config).
+def load_model(path, args, device):
+    """A saved model on the device, in evaluation mode: (VAE, Vocabulary, config).
 
     A checkpoint of this project has its vocabulary and config inside. Of a plain state dict, as the authors' code saves
     it, the config is that of the dataset, and the vocabulary is made from its training file.
@@ -91,4 +91,4 @@ def load_model(path, args):
               f"and the {len(vocabulary)} words of {config['train_data']}")
     model = build_vae(config, vocabulary)
     load_weights(model, content["model"], path)
-    return model.to(cli.device()).eval(), vocabulary, config
+    return model.to(device).eval(), vocabulary, config

@@ -20,6 +20,11 @@ class VAE(nn.Module):
         self.encoder = encoder
         self.decoder = decoder
 
+    @property
+    def device(self):
+        """Where the parameters are, and x has to be."""
+        return next(self.parameters()).device
+
     def posterior(self, x, generator=None, kl_weight=1.0):
         """Mean and log-variance of q(z|x), [batch, nz] both: what the encoder says.
 

@@ -34,7 +34,7 @@ def page_faults(call):
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc can be told to")
 def test_the_device_of_a_command_keeps_what_tensors_leave(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert 5 * page_faults("cli.device()") < page_faults("")
+    assert 5 * page_faults("cli.prepare_device()") < page_faults("")
 
 
 def test_another_c_library_changes_nothing(monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import text
+from modules import cli
 from modules.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.conftest import (NUMBER, ROOT, TINY_CONFIG, assert_refused, events, make_workspace, run_pattern,
                             run_script)
@@ -368,3 +369,9 @@ def test_the_flags_of_the_likelihood_reach_it(call, plain, monkeypatch):
                         lambda model, split, *args: asked.append(args[:3]) or 1.0)
     evaluate(call, plain[0], "--iw_nsamples", 7, "--iw_batch", 9, "--seed", 4)
     assert asked == [(7, 9, 4)]
+
+
+def test_a_gpu_would_compute_in_float32(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    cli.prepare_device()
+    assert torch.backends.cudnn.allow_tf32 is False

@@ -85,7 +85,7 @@ class Trainer:
         self.observer = observer or (lambda half, trainer: None)
         self.model_path = Path(model_path)
         self.state_path = state_path(model_path)
-        self.device = next(model.parameters()).device
+        self.device = model.device
         self.parameters = list(model.parameters())
         self.encoder_parameters = list(model.encoder.parameters())
         self.generator = torch.Generator().manual_seed(options.seed)       # orders and inner-loop draws
