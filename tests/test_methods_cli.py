@@ -12,7 +12,7 @@ from modules import semi_amortised
 from modules.encoders.constraints import CommittedRate
 from modules.semi_amortised import SemiAmortisedVAE
 from modules.training.checkpoint import load_checkpoint
-from tests.conftest import assert_refused, events, make_workspace
+from tests.conftest import assert_refused, events, make_image_workspace, make_workspace
 from tests.test_resume import ARGS as ARGS_TO_RESUME
 from tests.test_resume import json_events
 
@@ -106,6 +106,25 @@ def test_published_constants_of_semi_amortised_inference():
     """Kim et al. 2018, as the paper that compares with them has it."""
     assert (semi_amortised.STEP_SIZE, semi_amortised.MOMENTUM, semi_amortised.CLIP_NORM) == (1.0, 0.5, 5.0)
     assert (modules.text.KEYS["svi_steps"].default, modules.image.KEYS["svi_steps"].default) == (20, 10)
+
+
+@pytest.mark.parametrize("script, make, args, flags, sizes", [
+    (text, make_workspace, ARGS, ["--decode_input", "lines.txt", "--decode_from"], [4, 4, 1]),
+    (image, make_image_workspace, IMAGE_ARGS, ["--reconstruct", 7, "--sample_from"], [4, 3])], ids=["text", "image"])
+def test_a_saved_model_infers_in_batches_of_the_size_of_training(call, tmp_path, monkeypatch, script, make, args, flags,
+                                                                 sizes):
+    """Semi-amortised inference clips over the batch: in a larger one it would take other steps."""
+    folder, seen = make(tmp_path / "workspace"), []
+    assert call(script.main, *args, "--model", "savae", "--svi_steps", 1, "--epochs", 1, cwd=folder).returncode == 0
+    model, = (path for path in (folder / "models").rglob("*.pt") if "resume" not in path.name)
+    (folder / "lines.txt").write_text("red green\n" * 9)
+
+    def posterior(model, x, generator=None, kl_weight=1.0, real=SemiAmortisedVAE.posterior):
+        seen.append((len(x), generator.device.type))
+        return real(model, x, generator, kl_weight)
+    monkeypatch.setattr(SemiAmortisedVAE, "posterior", posterior)
+    assert call(script.main, *args[:2], *flags, model, cwd=folder).returncode == 0
+    assert seen == [(size, "cpu") for size in sizes]
 
 
 @pytest.mark.parametrize("flags", [*METHODS, "--bn_gamma 0.6 --committed_rate 2"])
