@@ -8,7 +8,7 @@ import torch
 from tqdm import tqdm
 
 from modules import metrics
-from modules.config import MOST
+from modules.config import MOST, whole
 from modules.errors import Interrupted, UserError
 from modules.memory import keep_freed_memory
 from modules.precision import PRECISIONS
@@ -33,9 +33,7 @@ def checked(convert, condition, requirement):
     return parse
 
 
-COUNT = checked(int, lambda n: 1 <= n <= MOST, "whole number from 1 to a billion")
-TWO_OR_MORE = checked(int, lambda n: 2 <= n <= MOST, "whole number from 2 to a billion")
-NATURAL = checked(int, lambda n: 0 <= n <= MOST, "whole number from 0 to a billion")
+COUNT, TWO_OR_MORE, NATURAL = whole(1), whole(2), whole(0)
 SEED = checked(int, lambda n: 0 <= n < 2**63, "whole number of at least 0 and below 2^63")
 NON_NEGATIVE = checked(float, lambda x: 0 <= x <= MOST, "number from 0 to a billion")
 TEMPERATURE = checked(float, lambda x: 1e-6 <= x <= 1e6, "number from 1e-6 to 1e6")

@@ -29,7 +29,7 @@ def whole(low):
         if isinstance(value, (bool, float)) or not low <= int(value) <= MOST:
             raise ValueError(f"must be a whole number of at least {low}, a billion at most, not {value!r}")
         return int(value)
-    return _named(check, f"whole number >= {low}")
+    return _named(check, f"whole number from {low} to a billion")
 
 
 def wholes(low):
@@ -41,7 +41,7 @@ def wholes(low):
         if not isinstance(values, (list, tuple)) or not values:
             raise ValueError(f"must be a list of whole numbers, not {value!r}")
         return [one(part) for part in values]
-    return _named(check, f"whole numbers >= {low} with commas between them")
+    return _named(check, f"whole numbers from {low} on with commas between them")
 
 
 def number(low, high):
