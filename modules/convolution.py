@@ -21,9 +21,11 @@ class Convolution(nn.Conv2d):
         return self.weight
 
     def convolve(self, x, kernel, bias=None):
+        """x [n, in, height, width] convolved with any kernel of this one's shape, and a bias [out] added."""
         return F.conv2d(x, kernel, bias, self.stride, self.padding)
 
     def forward(self, x):
+        """x [n, in, height, width] -> [n, out, height, width], both smaller without padding or with a stride."""
         return self.convolve(x, self.kernel().to(x.dtype))
 
     def normalised(self, x, norm):

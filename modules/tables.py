@@ -37,6 +37,7 @@ def latex(caption, header, rows):
 
 
 def latex_row(cells):
+    """One row of a LaTeX table, its cells any text."""
     return " & ".join(map(latex_text, cells)) + r" \\"
 
 

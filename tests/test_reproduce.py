@@ -143,7 +143,7 @@ def test_dry_run_prints_a_script(workspace):
     (("--scale", "big"), "--scale"), (("--methods", "vae", "vea"), "vea"), (("--seeds", 11), "--seeds"),
     (("--tables", "yahoo"), "--tables yahoo: --scale small has ptb, omniglot"), (("--workers", 0), "--workers"),
     (("--logs", "x"), "--report"), (("--dry_run", "--report"), "--dry_run"), (("--runs", "nosuch"), "nosuch"),
-    (("--runs", "x", "--report"), "--runs"),
+    (("--runs", "x", "--report"), "--runs"), (("--report", "--logs", "nosuch"), "--logs nosuch: no such folder"),
 ])
 def test_bad_flags(call, tmp_path, flags, says):
     ran = call(reproduce.main, *flags, cwd=tmp_path)

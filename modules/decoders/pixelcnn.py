@@ -130,6 +130,7 @@ class FirstLayer(nn.Module):
             nn.BatchNorm2d(channels), ELU())
 
     def forward(self, x):
+        """x: image and latent planes [n, 1 + planes, height, width] -> [n, channels, height, width]."""
         masked, norm, elu = self.main
         return elu(masked.normalised(x, norm))
 
@@ -147,6 +148,7 @@ class Bottleneck(nn.Module):
             Convolution(half, channels, 1), nn.BatchNorm2d(channels))
 
     def forward(self, x):
+        """x [n, channels, height, width] -> the same shape."""
         narrow, narrow_norm, elu, masked, masked_norm, _, widen, widen_norm = self.main
         hidden = elu(narrow.normalised(x, narrow_norm))
         hidden = elu(masked.normalised(hidden, masked_norm))
@@ -183,6 +185,7 @@ class MaskedConvolution(Convolution):
         return (self.weight * self.mask)[:, :, :rows]
 
     def convolve(self, x, kernel, bias=None):
+        """x [n, in, height, width] -> [n, out, height, width]; `kernel` may lack rows that are hidden."""
         above, beside = self.padding
         below = kernel.size(2) - 1 - above                                      # none where hidden rows are left out
         return F.conv2d(F.pad(x, (0, 0, above, below)), kernel, bias, padding=(0, beside))

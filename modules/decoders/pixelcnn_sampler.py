@@ -49,6 +49,7 @@ class NetworkAtPixel:
         self.convolution, self.last = linear(*convolution.folded(norm)), linear(last.weight)
 
     def start_row(self):
+        """Let every layer begin its next row."""
         for layer in [*self.layers, *self.skips]:
             layer.masked.start_row()
 

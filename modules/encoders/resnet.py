@@ -44,6 +44,7 @@ class ResNet(nn.Module):
         self.main = nn.Sequential(*(ResidualBlock(*pair) for pair in zip([in_channels, *layers], layers)))
 
     def forward(self, x):
+        """x [batch, in_channels, height, width] -> [batch, layers[-1], ...], height and width halved by each block."""
         return self.main(x)
 
 

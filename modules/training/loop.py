@@ -61,6 +61,7 @@ class Progress:
 
     @classmethod
     def from_dict(cls, saved):
+        """What `dataclasses.asdict` made a dict of."""
         return cls(**{**saved, "phase": AggressivePhase(**saved["phase"]),
                       "decay": LearningRateDecay(**saved["decay"])})
 

@@ -57,6 +57,7 @@ class Records(Printer):
             file.seek(0, 2)
 
     def close(self):
+        """Close both files."""
         for file in self._files:
             file.close()
 
