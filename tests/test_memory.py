@@ -16,16 +16,17 @@ def use():
     torch.ones(2**24)       # 64 MiB: more than glibc keeps by itself
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-use()
-before = faults()
 for _ in range(5):
+    use()
+before = faults()
+for _ in range(10):
     use()
 print(faults() - before)
 """
 
 
 def page_faults(call):
-    """Pages that a process mapped anew while it used and left the same memory five times."""
+    """Pages that a process mapped anew while it used and left the same memory ten times."""
     ran = subprocess.run([sys.executable, "-c", PROGRAM.format(call=call)], cwd=REPOSITORY, capture_output=True,
                          text=True, check=True)
     return int(ran.stdout)
@@ -34,7 +35,8 @@ def page_faults(call):
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc can be told to")
 def test_the_device_of_a_command_keeps_what_tensors_leave(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert 5 * page_faults("cli.prepare_device()") < page_faults("")
+    # small things may settle in what is kept, so that it grows once or twice; without, all is new each time
+    assert 3 * page_faults("cli.prepare_device()") < page_faults("")
 
 
 def test_another_c_library_changes_nothing(monkeypatch):
