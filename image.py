@@ -71,7 +71,7 @@ def draw(args, device):
 def draw_reconstructions(args, model, config, random):
     """Test images, each beside a sample of p(x|z) with z the mean of q(z|x)."""
     originals = first_test_images(args, config, args.reconstruct)
-    images, _ = sample(model, posterior_means(model, originals, config, random), random)
+    images, _ = sample(model, model.posterior(originals.to(model.device), random)[0], random)
     pairs = torch.stack([originals, images.cpu()], dim=1).flatten(0, 1)
     image.save_grid(pairs, 2 * PAIR_COLUMNS, grid_path(args, "reconstruction"))
 
@@ -80,16 +80,11 @@ def draw_reconstructions(args, model, config, random):
 def draw_interpolations(args, model, config, random):
     """A row for each pair of test images: samples of p(x|z) with z on the line between their posterior means."""
     originals = first_test_images(args, config, 2 * args.interpolate)
-    mean = posterior_means(model, originals, config, random)
+    mean, _ = model.posterior(originals.to(model.device), random)
     images, _ = sample(model, interpolate(mean[::2], mean[1::2], args.steps), random)
     between = images.cpu().view(args.interpolate, args.steps, *images.shape[1:])
     rows = torch.cat([originals[::2].unsqueeze(1), between, originals[1::2].unsqueeze(1)], dim=1)
     image.save_grid(rows.flatten(0, 1), args.steps + 2, grid_path(args, "interpolation"))
-
-
-def posterior_means(model, images, config, random):
-    """The mean of q(z|x) for each of the images, [n, nz], in batches as in training (see `modules.semi_amortised`)."""
-    return torch.cat([model.posterior(part, random)[0] for part in images.to(model.device).split(config["batch_size"])])
 
 
 def test_config(args, its_config):

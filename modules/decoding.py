@@ -14,6 +14,7 @@ from modules.files import replacing
 from modules.gaussian import interpolate, reparameterize
 from modules.reconstruction import describe
 
+ENCODE_BATCH = 256      # sentences of one length that the encoder reads at once
 MAX_LENGTH = 100        # words of a sentence from the prior, at most
 PART = 1000             # sentences generated between two updates of the progress bar
 
@@ -74,8 +75,7 @@ def decode(args, model, vocabulary, config):
 def reconstruct(args, model, vocabulary, config, random):
     """Write one sentence for each line, in order, and print how close they come."""
     corpus = read_lines(args.decode_input, vocabulary, config["label"])
-    sentences = generate(args, model, vocabulary, latents(args, model, corpus, config, random), random,
-                         longest(corpus))
+    sentences = generate(args, model, vocabulary, latents(args, model, corpus, random), random, longest(corpus))
     write_lines(output_path(args, "rec"), sentences)
     print(describe([vocabulary.sentence(corpus[i].tolist()) for i in range(len(corpus))], sentences))
 
@@ -85,7 +85,7 @@ def between_lines(args, model, vocabulary, config, random):
     corpus = read_lines(args.decode_input, vocabulary, config["label"])
     if len(corpus) % 2:
         raise UserError(f"{args.decode_input}: {len(corpus)} lines; --interpolate takes them in pairs")
-    z = latents(args, model, corpus, config, random)
+    z = latents(args, model, corpus, random)
     sentences = generate(args, model, vocabulary, interpolate(z[::2], z[1::2], args.steps), random,
                          longest(corpus))
     blocks = [sentences[i:i + args.steps] for i in range(0, len(sentences), args.steps)]
@@ -95,7 +95,7 @@ def between_lines(args, model, vocabulary, config, random):
 def encode(args, model, vocabulary, config):
     """Write the means and log-variances of q(z|x), [lines, nz] both, one row for each line of a file."""
     random = torch.Generator().manual_seed(args.seed)
-    mean, logvar = posteriors(model, read_lines(args.encode, vocabulary, config["label"]), config["batch_size"], random)
+    mean, logvar = posteriors(model, read_lines(args.encode, vocabulary, config["label"]), random)
     path = Path("samples", f"{args.load_path.stem}_{args.encode.stem}.npz")
     with replacing(path) as temporary, open(temporary, "wb") as stream:
         np.savez(stream, mean=mean.cpu().numpy(), logvar=logvar.cpu().numpy())
@@ -103,19 +103,16 @@ def encode(args, model, vocabulary, config):
 
 
 @torch.no_grad()
-def posteriors(model, corpus, batch_size, random):
-    """Mean and log-variance of q(z|x) for each sentence of a corpus, in order: [sentences, nz] both.
-
-    `random` and `batch_size`, that of training, are for inference that needs them (`modules.semi_amortised`).
-    """
-    encoded = [(rows, *model.posterior(x, random)) for rows, x in corpus.batches(batch_size, model.device)]
+def posteriors(model, corpus, random):
+    """Mean and log-variance of q(z|x) for each sentence of a corpus, in order: [sentences, nz] both."""
+    encoded = [(rows, *model.posterior(x, random)) for rows, x in corpus.batches(ENCODE_BATCH, model.device)]
     order = torch.cat([rows for rows, _, _ in encoded]).argsort()
     return tuple(torch.cat(parts)[order.to(parts[0].device)] for parts in list(zip(*encoded))[1:])
 
 
-def latents(args, model, corpus, config, random):
+def latents(args, model, corpus, random):
     """A z for each sentence of a corpus, [sentences, nz]: a sample of its posterior, or with --decode_mean the mean."""
-    mean, logvar = posteriors(model, corpus, config["batch_size"], random)
+    mean, logvar = posteriors(model, corpus, random)
     return mean if args.decode_mean else reparameterize(mean.cpu(), logvar.cpu(), 1, random).squeeze(1)
 
 

@@ -20,8 +20,8 @@ class SemiAmortisedVAE(VAE):
         v_{k+1} = MOMENTUM v_k + clip(grad L(lambda_k)),   lambda_{k+1} = lambda_k - STEP_SIZE v_{k+1}.
 
     L is summed over the batch and divided by `batch_size`, that of the config, and its gradient is clipped to norm
-    CLIP_NORM over the batch; so step size and bound are the published ones for a full batch, a smaller batch does not
-    take longer steps, and one larger than `batch_size` should not be given. SVI sees the decoder as evaluation does: no
+    CLIP_NORM over the batch; so step size and bound are the published ones for a full batch, and a smaller batch does
+    not take longer steps; a larger one is refined in parts of `batch_size`. SVI sees the decoder as evaluation does: no
     dropout, batch norm by its running statistics. The refined posterior is differentiable in the encoder's and in the
     decoder's parameters.
     """
@@ -34,10 +34,15 @@ class SemiAmortisedVAE(VAE):
     def posterior(self, x, generator=None, kl_weight=1.0):
         """Mean and log-variance of the refined q(z|x), [batch, nz] both."""
         start = torch.cat(self.encoder(x), dim=1)
+        refined = [self._refined(*part, generator, kl_weight)
+                   for part in zip(x.split(self.batch_size), start.split(self.batch_size))]
+        return torch.cat(refined).chunk(2, dim=1)
+
+    def _refined(self, x, start, generator, kl_weight):
+        """lambda of a batch after `steps` steps from `start`, [batch, 2 nz] both."""
         noise = torch.randn((self.steps, len(start), start.size(1) // 2), dtype=start.dtype, generator=generator,
                             device=generator.device if generator else start.device).to(start.device)
-        refined = _Refinement.apply(_Problem(self, x, kl_weight), noise, start, *self.decoder.parameters())
-        return refined.chunk(2, dim=1)
+        return _Refinement.apply(_Problem(self, x, kl_weight), noise, start, *self.decoder.parameters())
 
 
 class _Problem:

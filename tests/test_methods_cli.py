@@ -119,10 +119,10 @@ def test_a_saved_model_infers_in_batches_of_the_size_of_training(call, tmp_path,
     model, = (path for path in (folder / "models").rglob("*.pt") if "resume" not in path.name)
     (folder / "lines.txt").write_text("red green\n" * 9)
 
-    def posterior(model, x, generator=None, kl_weight=1.0, real=SemiAmortisedVAE.posterior):
+    def refined(model, x, start, generator, kl_weight, real=SemiAmortisedVAE._refined):
         seen.append((len(x), generator.device.type))
-        return real(model, x, generator, kl_weight)
-    monkeypatch.setattr(SemiAmortisedVAE, "posterior", posterior)
+        return real(model, x, start, generator, kl_weight)
+    monkeypatch.setattr(SemiAmortisedVAE, "_refined", refined)
     assert call(script.main, *args[:2], *flags, model, cwd=folder).returncode == 0
     assert seen == [(size, "cpu") for size in sizes]
 

@@ -198,6 +198,18 @@ def test_a_sentence_is_refined_the_same_whatever_its_batch():
     torch.testing.assert_close(together, alone)
 
 
+def test_a_batch_larger_than_the_config_s_is_refined_in_parts(monkeypatch):
+    """With the clip in force, which is over a batch: as if its parts had come one after the other."""
+    monkeypatch.setattr(semi_amortised, "CLIP_NORM", 0.1)
+    model, x = text_model()
+    model.eval().batch_size = 2
+    together = model.posterior(x, torch.Generator().manual_seed(6))
+    random = torch.Generator().manual_seed(6)
+    parts = [model.posterior(part, random) for part in (x[:2], x[2:])]
+    for whole, pieces in zip(together, zip(*parts)):
+        torch.testing.assert_close(whole, torch.cat(pieces))
+
+
 def refined_with(model, x, noise):
     """The refined posterior under given noise [steps, batch, nz]."""
     problem = semi_amortised._Problem(model, x, 1.0)
