@@ -2,12 +2,10 @@
 
 import hashlib
 
-import numpy as np
 
-
-def fingerprint(*arrays):
-    """SHA-256 of the values of some arrays, as hexadecimal digits."""
+def fingerprint(tensors):
+    """SHA-256 of the values of some tensors, one after the other, as hexadecimal digits."""
     digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(memoryview(np.ascontiguousarray(array)).cast("B"))
+    for tensor in tensors:
+        digest.update(memoryview(tensor.cpu().contiguous().numpy()).cast("B"))
     return digest.hexdigest()

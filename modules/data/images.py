@@ -65,13 +65,17 @@ class ImageSplit:
 
     def __init__(self, images, batch_size, device="cpu"):
         self.size = len(images)
-        self.fingerprint = fingerprint(images)
         generator = torch.Generator().manual_seed(BINARISATION_SEED)
         self._batches = torch.bernoulli(images, generator=generator).to(device).split(batch_size)
         self.num_batches = len(self._batches)
 
     def __iter__(self):
         return iter(self._batches)
+
+    @property
+    def fingerprint(self):
+        """What tells these images, in this order, from others."""
+        return fingerprint(self._batches)
 
     @staticmethod
     def units(batch):
@@ -92,8 +96,12 @@ class TrainingImages:
         if len(images) < 2:
             raise ValueError("batch norm needs at least 2 training images")
         self.size, self.batch_size, self.images = len(images), batch_size, images.to(device)
-        self.fingerprint = fingerprint(images)
         self.num_batches = -(-(self.size - 1) // batch_size)    # batch norm can't take a last batch of one: left out
+
+    @property
+    def fingerprint(self):
+        """What tells these images, in this order, from others."""
+        return fingerprint([self.images])
 
     def order(self, generator):
         """The order of one epoch: a permutation of the images, int64 [size]."""

@@ -163,12 +163,16 @@ class TextSplit:
 
     def __init__(self, corpus, batch_size, device="cpu"):
         self.size = len(corpus)
-        self.fingerprint = fingerprint(corpus.tokens, corpus.offsets)
         self._batches = [batch for _, batch in corpus.batches(batch_size, device)]
         self.num_batches = len(self._batches)
 
     def __iter__(self):
         return iter(self._batches)
+
+    @property
+    def fingerprint(self):
+        """What tells these sentences, in this order, from others."""
+        return fingerprint(self._batches)
 
     def order(self, generator):
         """The order of one epoch: a permutation of the batches, int64 [num_batches]."""
