@@ -4,11 +4,16 @@ import argparse
 import errno
 import sys
 
-MENDS = {errno.ENOSPC: "make room there", errno.EDQUOT: "make room there",
-         errno.EACCES: "get permission for it, or name another place", errno.EPERM: "get permission for it, or name "
-         "another place", errno.EROFS: "it cannot be written to; name another place",
-         errno.ENOTDIR: "a file stands where a folder is needed; move it", errno.EEXIST: "it is in the way; move it",
-         errno.EISDIR: "it is a folder; name a file"}
+MENDS = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there",
+    errno.EACCES: "get permission for it, or name another place",
+    errno.EPERM: "get permission for it, or name another place",
+    errno.EROFS: "it cannot be written to; name another place",
+    errno.ENOTDIR: "a file stands where a folder is needed; move it",
+    errno.EEXIST: "it is in the way; move it",
+    errno.EISDIR: "it is a folder; name a file",
+}
 
 
 class UserError(Exception):
@@ -19,7 +24,7 @@ class Interrupted(Exception):
     """The user (Ctrl-C) or the system (SIGTERM) asked to stop; the message says how to go on."""
 
 
-def explain(error, path=None):
+def os_complaint(error, path=None):
     """An OSError in one line: the file, what the system says of it, and the mend where one is known."""
     where, mend = path or error.filename, MENDS.get(error.errno)
     return f"{f'{where}: ' if where else ''}{error.strerror or error}{f'; {mend}' if mend else ''}"
@@ -52,7 +57,7 @@ def run_command(main):
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:
-        print(f"error: {explain(error)}", file=sys.stderr)
+        print(f"error: {os_complaint(error)}", file=sys.stderr)
         raise SystemExit(2) from None
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "memory" not in str(error):

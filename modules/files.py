@@ -4,7 +4,7 @@ import os
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from modules.errors import UserError, explain
+from modules.errors import UserError, os_complaint
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def replacing(path):
             os.fsync(written.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write {explain(error, path)}") from error
+        raise UserError(f"cannot write {os_complaint(error, path)}") from error
     finally:
         with suppress(OSError):
             temporary.unlink()

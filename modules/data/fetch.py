@@ -19,7 +19,7 @@ import requests
 from tqdm import tqdm
 from urllib3.exceptions import HTTPError
 
-from modules.errors import UserError
+from modules.errors import UserError, os_complaint
 from modules.files import replacing
 
 CHUNK = 2**14           # bytes received at once: as much is lost, at most, where a connection falls silent
@@ -284,8 +284,7 @@ class Downloader:
             size = part.size()
             part.path.replace(path)
         except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror or error}; "
-                            f"make room or choose another place") from error
+            raise UserError(f"cannot write {os_complaint(error, path)}") from error
         part.remove()
         print(f"{path.name}: downloaded, {megabytes(size)} MB", flush=True)
 

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from modules.config import REPOSITORY
-from modules.errors import UserError, explain
+from modules.errors import UserError, os_complaint
 
 
 class Printer:
@@ -65,7 +65,8 @@ class Records(Printer):
         try:
             print(line, file=self._files[which], flush=True)
         except OSError as error:
-            raise UserError(f"cannot write {explain(error, self.paths[which])}, then go on with --resume") from error
+            raise UserError(f"cannot write {os_complaint(error, self.paths[which])}; then go on with "
+                            "--resume") from error
 
 
 def environment():
