@@ -105,7 +105,7 @@ def test_dropout_frequency_and_scale(p):
     dropped = Dropout(p)(torch.ones(400, 501))
     kept = dropped != 0
     assert float(kept.double().mean()) == pytest.approx(1 - p, abs=0.005)       # standard deviation: at most 0.0011
-    torch.testing.assert_close(dropped[kept], torch.full_like(dropped[kept], 1 / (1 - p)), rtol=1e-4, atol=0)
+    torch.testing.assert_close(dropped[kept], torch.full_like(dropped[kept], 65536 / (65536 - round(65536 * p))))
 
 
 def test_dropout_near_one_still_drops():
