@@ -15,7 +15,7 @@ from modules import figures                                             # noqa: 
 from modules.cli import COUNT                                           # noqa: E402
 from modules.errors import Parser, UserError, run_command               # noqa: E402
 from modules.files import replacing                                     # noqa: E402
-from modules.posterior_space import read_trajectory     # noqa: E402
+from modules.posterior_space import read_trajectory                     # noqa: E402
 
 
 def main():

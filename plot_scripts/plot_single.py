@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from modules import figures                                             # noqa: E402
 from modules.errors import Parser, run_command                          # noqa: E402
-from modules.posterior_space import read_trajectory     # noqa: E402
+from modules.posterior_space import read_trajectory                     # noqa: E402
 
 
 def main():
