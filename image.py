@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from modules import cli, image, latent
 from modules.config import add_flags, load_config
-from modules.errors import Parser, UserError, run_command
-from modules.gaussian import interpolate
+from modules.command import Parser, UserError, run_command
+from modules.models.gaussian import interpolate
 from modules.training.recipe import IMAGE
 from modules.training.records import Printer
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from modules.data.fetch import open_source
 from modules.data.prepare import NAMES, prepare_each
-from modules.errors import Interrupted, Parser, run_command
+from modules.command import Interrupted, Parser, run_command
 
 
 def main():

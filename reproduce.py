@@ -18,7 +18,7 @@ from pathlib import Path
 
 from modules import cli
 from modules.config import REPOSITORY
-from modules.errors import Parser, UserError, run_command
+from modules.command import Parser, UserError, run_command
 from modules.reproduction import plan, report, runner, slurm
 from modules.reproduction.states import flags_to_start, state_of
 

@@ -12,9 +12,10 @@ The run's settings come from config/config_<dataset>.py; every number and name t
 
 import torch
 
-from modules import cli, decoding, text
+from modules import cli, text
+from modules.generation import sentences as decoding
 from modules.config import add_flags, load_config
-from modules.errors import Parser, run_command
+from modules.command import Parser, run_command
 from modules.training.recipe import TEXT
 from modules.training.records import Printer
 

@@ -15,9 +15,9 @@ import torch
 
 from modules import cli, text
 from modules.config import add_flags, load_config
-from modules.data.text import TextSplit, read_corpus
-from modules.errors import Parser, UserError, run_command
-from modules.posterior_space import Snapshots, Trajectory
+from modules.data.corpus import TextSplit, read_corpus
+from modules.command import Parser, UserError, run_command
+from modules.evaluation.posterior_space import Snapshots, Trajectory
 from modules.training.recipe import TOY
 
 MOST_POINTS = 100_000       # of the grid

@@ -1,4 +1,4 @@
-"""Time generation (`modules/generation.py`) against a plain beam search with an object per hypothesis, in turns.
+"""Time generation (`modules/generation/search.py`) against a plain beam search with an object per hypothesis, in turns.
 
     python benchmarks/bench_decoding.py             # about a minute on two free CPU cores
 
@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.bench_text import load_into_textbook  # noqa: E402
 from benchmarks.textbook import TextbookVAE, textbook_beam_search  # noqa: E402
-from modules import generation  # noqa: E402
-from modules.data.text import Vocabulary  # noqa: E402
+from modules.generation import search as generation  # noqa: E402
+from modules.data.corpus import Vocabulary  # noqa: E402
 from modules.text import build_vae  # noqa: E402
 
 VOCABULARY, NZ, NI, NH = 10_000, 32, 256, 256

@@ -31,11 +31,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.contest import compare, make_trainer, project_rows, seconds_per_step, textbook_runs  # noqa: E402
 from benchmarks.textbook import textbook_step  # noqa: E402
 from benchmarks.textbook_image import TextbookImageVAE  # noqa: E402
-from modules.decoders.pixelcnn import PixelCNNDecoder  # noqa: E402
-from modules.encoders.resnet import ResNetEncoder  # noqa: E402
-from modules.precision import PRECISIONS  # noqa: E402
+from modules.models.decoders.pixelcnn import PixelCNNDecoder  # noqa: E402
+from modules.models.encoders.resnet import ResNetEncoder  # noqa: E402
+from modules.models.layers.precision import PRECISIONS  # noqa: E402
 from modules.training.recipe import IMAGE  # noqa: E402
-from modules.vae import VAE  # noqa: E402
+from modules.models.vae import VAE  # noqa: E402
 
 RECIPE = replace(IMAGE, lr=1e-6)    # all stay near the weights that they start with
 NZ, ENC_LAYERS, KERNELS, CHANNELS, PLANES = 32, [64] * 3, [7] * 5 + [5] * 4 + [3] * 4, 64, 4     # as published

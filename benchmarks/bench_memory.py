@@ -1,4 +1,4 @@
-"""Time training steps with and without `modules.memory.keep_freed_memory`, each in processes of their own, in turns.
+"""Time training steps with and without `modules.training.memory.keep_freed_memory`, each in processes of their own, in turns.
 
     python benchmarks/bench_memory.py               # about 2 minutes on two free CPU cores
 
@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import bench_image, bench_text  # noqa: E402
 from benchmarks.contest import outer_steps, peak_memory  # noqa: E402
-from modules.data.text import TextSplit  # noqa: E402
-from modules.memory import keep_freed_memory  # noqa: E402
+from modules.data.corpus import TextSplit  # noqa: E402
+from modules.training.memory import keep_freed_memory  # noqa: E402
 
 TURNS = 3                           # processes of each way
 STEPS = {"text": 30, "image": 6}    # timed in each, after two that are not

@@ -1,4 +1,4 @@
-"""Time the model-posterior mean on the grid (`modules/posterior.py`) against the plain way to compute it, in turns.
+"""Time the model-posterior mean on the grid (`modules/evaluation/model_posterior.py`) against the plain way to compute it, in turns.
 
     python benchmarks/bench_posterior.py            # about a minute on two free CPU cores
 
@@ -21,7 +21,7 @@ from torch.nn.functional import log_softmax
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.contest import peak_memory  # noqa: E402
-from modules.posterior import posterior_mean  # noqa: E402
+from modules.evaluation.model_posterior import posterior_mean  # noqa: E402
 from modules.text import build_vae  # noqa: E402
 
 VOCABULARY, WORDS = 1004, 10

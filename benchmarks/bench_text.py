@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.contest import compare, make_trainer, peak_memory, project_rows, textbook_runs  # noqa: E402
 from benchmarks.textbook import TextbookVAE, textbook_read, textbook_step  # noqa: E402
-from modules.data.text import Corpus, TextSplit, read_corpus  # noqa: E402
+from modules.data.corpus import Corpus, TextSplit, read_corpus  # noqa: E402
 from modules.text import build_vae  # noqa: E402
 from modules.training.recipe import TEXT  # noqa: E402
 

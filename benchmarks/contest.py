@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.textbook import textbook_step
-from modules.metrics import evaluation_mode, importance_weighted_nll
-from modules.training.aggressive import optimise_encoder
+from modules.evaluation.metrics import evaluation_mode, importance_weighted_nll
+from modules.training.algorithm import optimise_encoder
 from modules.training.loop import Options, Trainer
 
 TURN = 0.1              # seconds that one contestant computes before the next has its turn, at least one step

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from modules import metrics
+from modules.evaluation import metrics
 from modules.config import MOST, whole
-from modules.errors import Interrupted, UserError
-from modules.memory import keep_freed_memory
-from modules.precision import PRECISIONS
+from modules.command import Interrupted, UserError
+from modules.training.memory import keep_freed_memory
+from modules.models.layers.precision import PRECISIONS
 from modules.training.checkpoint import load_checkpoint, load_encoder
 from modules.training.loop import Options, Trainer, record_metrics, state_path
 from modules.training.records import Records, environment

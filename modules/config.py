@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
-from modules.errors import UserError
+from modules.command import UserError
 
 REQUIRED = object()
 MOST = 10**9        # of anything that is counted

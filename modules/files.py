@@ -4,7 +4,7 @@ import os
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from modules.errors import UserError, os_complaint
+from modules.command import UserError, os_complaint
 
 
 @contextmanager

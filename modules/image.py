@@ -7,12 +7,12 @@ from PIL import Image
 from modules import cli, latent
 from modules.config import Key, check_config, check_model_flags, load_config, text, whole, wholes
 from modules.data.images import ImageSplit, TrainingImages, load_images
-from modules.decoders.pixelcnn import PixelCNNDecoder
-from modules.encoders.gaussian import NoEncoder
-from modules.encoders.resnet import ResNetEncoder
-from modules.errors import UserError
+from modules.models.decoders.pixelcnn import PixelCNNDecoder
+from modules.models.encoders.gaussian_encoder import NoEncoder
+from modules.models.encoders.resnet import ResNetEncoder
+from modules.command import UserError
 from modules.files import replacing
-from modules.precision import PRECISIONS
+from modules.models.layers.precision import PRECISIONS
 from modules.training.checkpoint import load_model_file, load_weights
 
 KEYS = {

@@ -1,10 +1,10 @@
 """What text and image configs share: which model of the latent variable, and how its posterior is constrained."""
 
 from modules.config import Key, number, one_of, whole
-from modules.encoders.constraints import BatchNormMean, CommittedRate
-from modules.errors import UserError
-from modules.semi_amortised import SemiAmortisedVAE
-from modules.vae import VAE
+from modules.methods.constraints import BatchNormMean, CommittedRate
+from modules.command import UserError
+from modules.methods.semi_amortised import SemiAmortisedVAE
+from modules.models.vae import VAE
 
 
 MOST_NATS = 8           # that a committed rate asks of each dimension: posteriors of standard deviation 2e-4

@@ -4,11 +4,11 @@ import torch
 
 from modules import cli, latent
 from modules.config import Key, check_config, check_model_flags, fraction, load_config, one_of, text, whole, yes_no
-from modules.data.text import TextSplit, Vocabulary, read_corpus
-from modules.decoders.lstm import LSTMDecoder
-from modules.encoders.gaussian import NoEncoder
-from modules.encoders.lstm import LSTMEncoder
-from modules.precision import PRECISIONS
+from modules.data.corpus import TextSplit, Vocabulary, read_corpus
+from modules.models.decoders.lstm_decoder import LSTMDecoder
+from modules.models.encoders.gaussian_encoder import NoEncoder
+from modules.models.encoders.lstm_encoder import LSTMEncoder
+from modules.models.layers.precision import PRECISIONS
 from modules.training.checkpoint import load_model_file, load_weights
 
 KEYS = {

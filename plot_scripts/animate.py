@@ -11,11 +11,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from matplotlib.animation import FuncAnimation, PillowWriter            # noqa: E402
 
-from modules import figures                                             # noqa: E402
+from modules.reports import figures                                             # noqa: E402
 from modules.cli import COUNT                                           # noqa: E402
-from modules.errors import Parser, UserError, run_command               # noqa: E402
+from modules.command import Parser, UserError, run_command               # noqa: E402
 from modules.files import replacing                                     # noqa: E402
-from modules.posterior_space import read_trajectory                     # noqa: E402
+from modules.evaluation.posterior_space import read_trajectory                     # noqa: E402
 
 
 def main():

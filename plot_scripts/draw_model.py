@@ -10,8 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch   # noqa: E402
 
-from modules import figures                                              # noqa: E402
-from modules.errors import Parser, run_command                           # noqa: E402
+from modules.reports import figures                                              # noqa: E402
+from modules.command import Parser, run_command                           # noqa: E402
 
 
 def main():

@@ -10,8 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from modules import figures                                    # noqa: E402
-from modules.errors import Parser, UserError, run_command      # noqa: E402
+from modules.reports import figures                                    # noqa: E402
+from modules.command import Parser, UserError, run_command      # noqa: E402
 
 
 def main():

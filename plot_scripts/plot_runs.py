@@ -10,9 +10,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from modules import figures                                     # noqa: E402
-from modules.curves import RUN_PANELS, runs_figure              # noqa: E402
-from modules.errors import Parser, run_command                  # noqa: E402
+from modules.reports import figures                                     # noqa: E402
+from modules.reports.curves import RUN_PANELS, runs_figure              # noqa: E402
+from modules.command import Parser, run_command                  # noqa: E402
 
 
 def main():

@@ -8,9 +8,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from modules import tables                                      # noqa: E402
-from modules.errors import Parser, run_command                  # noqa: E402
-from modules.training.log_reader import read_events, summarise  # noqa: E402
+from modules.reports import tables                                      # noqa: E402
+from modules.command import Parser, run_command                  # noqa: E402
+from modules.reports.log_reader import read_events, summarise  # noqa: E402
 
 COLUMNS = ("nll", "ppl", "kl", "mi", "mi_agg", "active_units", "epochs", "minutes")
 

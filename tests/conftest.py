@@ -17,7 +17,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""             # figures are compared digit
 
 import torch  # noqa: E402  (needs the two lines above)
 
-from modules.errors import run_command  # noqa: E402  (needs the path above)
+from modules.command import run_command  # noqa: E402  (needs the path above)
 
 TINY_CONFIG = """
 params = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from modules.training.aggressive import optimise_encoder
+from modules.training.algorithm import optimise_encoder
 
 
 class Loss:

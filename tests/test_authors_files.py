@@ -10,7 +10,7 @@ import torch
 import image
 import text
 from modules.config import load_config
-from modules.data.text import Vocabulary
+from modules.data.corpus import Vocabulary
 from modules.image import KEYS as IMAGE_KEYS
 from modules.image import build_vae as build_image_vae
 from modules.text import KEYS, build_vae

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from modules import files
-from modules.errors import UserError
+from modules.command import UserError
 from modules.training import checkpoint
 from modules.training.checkpoint import load_checkpoint, save_checkpoint
 from modules.training.records import Records

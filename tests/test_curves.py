@@ -5,8 +5,8 @@ import shutil
 import pytest
 from matplotlib import pyplot
 
-from modules.curves import epochs_figure, run_label, runs_figure
-from modules.training.log_reader import read_epochs, read_events
+from modules.reports.curves import epochs_figure, run_label, runs_figure
+from modules.reports.log_reader import read_epochs, read_events
 from tests.test_log_reader import AGGRESSIVE, EARLIER, PLAIN
 from tests.test_toy import plot_script
 

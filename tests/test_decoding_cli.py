@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import text
-from modules import decoding, generation, reconstruction
-from modules.data.text import Vocabulary
+from modules.generation import sentences as decoding, search as generation, reconstruction
+from modules.data.corpus import Vocabulary
 from modules.text import build_vae
 from modules.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.conftest import make_workspace, run_script
@@ -121,7 +121,7 @@ def test_the_words_are_drawn_with_other_numbers_than_z(decode, monkeypatch):
 def test_parts_of_the_progress_bar_change_nothing(decode, monkeypatch):
     for strategy in ("greedy", "beam", "sample"):
         whole = sentences(decode, "--decoding_strategy", strategy, "--num_samples", 23)
-        monkeypatch.setattr("modules.decoding.PART", 5)
+        monkeypatch.setattr("modules.generation.sentences.PART", 5)
         assert sentences(decode, "--decoding_strategy", strategy, "--num_samples", 23) == whole
         monkeypatch.undo()
 

@@ -8,7 +8,7 @@ import pytest
 
 from modules.data import fetch
 from modules.data.fetch import Downloader, FetchError, MirrorFolder, NotFound, Upstream, digest, open_source
-from modules.errors import UserError
+from modules.command import UserError
 
 pytest_plugins = "tests.http_server"     # its fixtures
 

@@ -8,11 +8,11 @@ import torch
 
 from benchmarks.bench_text import load_into_textbook
 from benchmarks.textbook import TextbookVAE, textbook_beam_search
-from modules import generation
-from modules.data.text import BOS, EOS, PAD, UNK, Vocabulary
-from modules.decoders.lstm import LSTMDecoder
-from modules.encoders.lstm import LSTMEncoder
-from modules.vae import VAE
+from modules.generation import search as generation
+from modules.data.corpus import BOS, EOS, PAD, UNK, Vocabulary
+from modules.models.decoders.lstm_decoder import LSTMDecoder
+from modules.models.encoders.lstm_encoder import LSTMEncoder
+from modules.models.vae import VAE
 
 NZ, NI, NH = 2, 3, 4
 

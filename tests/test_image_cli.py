@@ -12,9 +12,9 @@ from PIL import Image
 
 import image
 import text
-from modules import metrics
+from modules.evaluation import metrics
 from modules.data.images import ImageSplit
-from modules.gaussian import interpolate
+from modules.models.gaussian import interpolate
 from modules.image import build_vae
 from modules.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.conftest import (NUMBER, TINY_IMAGES_CONFIG, assert_refused, events, images, make_image_workspace,

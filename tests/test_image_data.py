@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from modules.data.images import ImageSplit, TrainingImages, load_images
-from modules.errors import UserError
+from modules.command import UserError
 from tests.test_checkpoint import Hostile
 
 HEIGHT, WIDTH = 7, 6

@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.textbook_image import TextbookImageVAE
-from modules.decoders import pixelcnn
-from modules.decoders.pixelcnn import MaskedConvolution, PixelCNNDecoder
-from modules.elu import ELU
-from modules.encoders.resnet import ResNetEncoder
-from modules.gaussian import reparameterize
+from modules.models.decoders import pixelcnn
+from modules.models.decoders.pixelcnn import MaskedConvolution, PixelCNNDecoder
+from modules.models.layers.elu import ELU
+from modules.models.encoders.resnet import ResNetEncoder
+from modules.models.gaussian import reparameterize
 from modules.training.loop import Options, Trainer
 from modules.training.recipe import IMAGE
-from modules.vae import VAE
+from modules.models.vae import VAE
 
 NZ = 3
 IMAGE_SIZE = [1, 28, 28]

@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
-from modules.errors import UserError
-from modules.training.log_reader import aggressive_epochs, read_epochs, read_events
+from modules.command import UserError
+from modules.reports.log_reader import aggressive_epochs, read_epochs, read_events
 from tests.conftest import ROOT, run_script
 
 EXAMPLES = ROOT / "logs" / "examples" / "ptb"

@@ -9,17 +9,17 @@ import torch
 from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal
 
-from modules import metrics
-from modules.data.text import TextSplit, read_corpus
-from modules.encoders.gaussian import GaussianEncoder
-from modules.errors import UserError
-from modules.gaussian import reparameterize
+from modules.evaluation import metrics
+from modules.data.corpus import TextSplit, read_corpus
+from modules.models.encoders.gaussian_encoder import GaussianEncoder
+from modules.command import UserError
+from modules.models.gaussian import reparameterize
 from modules.text import build_vae
 from modules.training import loop
 from modules.training.checkpoint import load_checkpoint
 from modules.training.loop import Options, Trainer
 from modules.training.recipe import IMAGE, TEXT
-from modules.vae import VAE
+from modules.models.vae import VAE
 
 OPTIONS = Options(aggressive=True, kl_start=0.5, warm_up=1, epochs=2, test_nepoch=5, nsamples=1, inner_clip="joint",
                   momentum=0, save_every=10, seed=1)

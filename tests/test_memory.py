@@ -40,6 +40,6 @@ def test_the_device_of_a_command_keeps_what_tensors_leave(monkeypatch):
 
 
 def test_another_c_library_changes_nothing(monkeypatch):
-    from modules import memory
+    from modules.training import memory
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
     memory.keep_freed_memory()

@@ -8,9 +8,10 @@ import scipy.optimize
 import torch
 import torch.nn.functional as F
 
-from modules import image, metrics, text
-from modules.encoders.constraints import BatchNormMean, CommittedRate
-from modules.gaussian import kl_to_standard_normal
+from modules import image, text
+from modules.evaluation import metrics
+from modules.methods.constraints import BatchNormMean, CommittedRate
+from modules.models.gaussian import kl_to_standard_normal
 from modules.training.loop import Options, Trainer
 from modules.training.recipe import TEXT
 from modules.training.schedules import kl_penalty, kl_weight

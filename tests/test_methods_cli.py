@@ -8,9 +8,9 @@ import modules.image
 import modules.text
 import text
 import toy
-from modules import semi_amortised
-from modules.encoders.constraints import CommittedRate
-from modules.semi_amortised import SemiAmortisedVAE
+from modules.methods import semi_amortised
+from modules.methods.constraints import CommittedRate
+from modules.methods.semi_amortised import SemiAmortisedVAE
 from modules.training.checkpoint import load_checkpoint
 from tests.conftest import assert_refused, events, make_image_workspace, make_workspace
 from tests.test_resume import ARGS as ARGS_TO_RESUME

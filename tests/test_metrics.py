@@ -12,15 +12,15 @@ import torch
 from torch import nn
 from torch.distributions import Independent, Normal, kl_divergence
 
-from modules import metrics
-from modules.data.text import TextSplit, Vocabulary, read_corpus
-from modules.encoders.gaussian import GaussianEncoder
-from modules.gaussian import (kl_to_standard_normal, log_density, log_mixture_density, log_standard_normal,
+from modules.evaluation import metrics
+from modules.data.corpus import TextSplit, Vocabulary, read_corpus
+from modules.models.encoders.gaussian_encoder import GaussianEncoder
+from modules.models.gaussian import (kl_to_standard_normal, log_density, log_mixture_density, log_standard_normal,
                               reparameterize)
-from modules.metrics import (active_units, aggregate_mutual_information, batch_mutual_information, evaluate,
+from modules.evaluation.metrics import (active_units, aggregate_mutual_information, batch_mutual_information, evaluate,
                              importance_weighted_nll, mutual_information, perplexity, posteriors, quick_look)
 from modules.text import build_vae
-from modules.vae import VAE
+from modules.models.vae import VAE
 
 
 def gaussians(n, nz, seed=0):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from modules.data import omniglot
 from modules.data.omniglot import Split, check_tensors, from_images, from_mat, load_tensors, reduce_area
-from modules.errors import UserError
+from modules.command import UserError
 
 TINY = Split(train_drawings=3, test=10, validation=4, seed=5)   # of 6 characters with 5 drawings each
 

@@ -20,7 +20,7 @@ from modules.data import fetch, omniglot, synthetic
 from modules.data import prepare as preparation
 from modules.data.fetch import Downloader, MirrorFolder, Upstream
 from modules.data.prepare import prepare, prepare_each
-from modules.errors import UserError
+from modules.command import UserError
 from tests.test_omniglot import TINY, make_tensors, write_archive, write_mat
 
 pytest_plugins = "tests.http_server"     # its fixtures

@@ -17,10 +17,10 @@ import pytest
 import image
 import reproduce
 import text
-from modules.errors import UserError, run_command
-from modules.methods import method_name
+from modules.command import UserError, run_command
+from modules.reports.names import method_name
 from modules.reproduction import plan, report, runner, states
-from modules.training.log_reader import SUMMARY, TESTED, summarise
+from modules.reports.log_reader import SUMMARY, TESTED, summarise
 from tests.conftest import environment, events, run_script
 
 TINY = plan.Table("tiny", "Tiny & 100% made_up", "text", "--dataset tiny --iw_nsamples 5", 2, 1,

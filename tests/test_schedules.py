@@ -2,7 +2,7 @@
 
 import pytest
 
-from modules.data.text import TextSplit, read_corpus
+from modules.data.corpus import TextSplit, read_corpus
 from modules.training.recipe import IMAGE, TEXT, TOY
 from modules.training.schedules import AggressivePhase, LearningRateDecay, kl_weight
 

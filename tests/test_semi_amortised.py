@@ -5,9 +5,11 @@ import torch
 from torch import nn
 from torch.distributions import Independent, Normal, kl_divergence
 
-from modules import image, metrics, semi_amortised, text
-from modules.dropout import Dropout
-from modules.semi_amortised import SemiAmortisedVAE
+from modules import image, text
+from modules.evaluation import metrics
+from modules.methods import semi_amortised
+from modules.models.layers.dropout import Dropout
+from modules.methods.semi_amortised import SemiAmortisedVAE
 from tests.test_loop import text_data           # noqa: F401  (a fixture)
 from tests.test_metrics import LinearGaussian, PosteriorTimes
 from tests.test_methods import IMAGE_CONFIG, TEXT_CONFIG

@@ -7,13 +7,13 @@ from torch.nn.utils import clip_grad_norm_
 
 from benchmarks.bench_text import load_into_textbook, textbook_name
 from benchmarks.textbook import TextbookVAE
-from modules.decoders.lstm import LSTMDecoder
-from modules.decoders.vocabulary import CHUNK, token_nll
-from modules.dropout import Dropout
-from modules.encoders.lstm import LSTMEncoder
+from modules.models.decoders.lstm_decoder import LSTMDecoder
+from modules.models.layers.vocabulary_softmax import CHUNK, token_nll
+from modules.models.layers.dropout import Dropout
+from modules.models.encoders.lstm_encoder import LSTMEncoder
 from modules.training.loop import Options, Trainer
 from modules.training.recipe import TEXT
-from modules.vae import VAE
+from modules.models.vae import VAE
 
 VOCAB, NZ, NI, NH = 13, 3, 5, 7
 

@@ -365,7 +365,7 @@ def test_a_folder_that_cannot_be_written(call, workspace):
 
 def test_the_flags_of_the_likelihood_reach_it(call, plain, monkeypatch):
     asked = []
-    monkeypatch.setattr("modules.metrics.importance_weighted_nll",
+    monkeypatch.setattr("modules.evaluation.metrics.importance_weighted_nll",
                         lambda model, split, *args: asked.append(args[:3]) or 1.0)
     evaluate(call, plain[0], "--iw_nsamples", 7, "--iw_batch", 9, "--seed", 4)
     assert asked == [(7, 9, 4)]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from modules.data.text import TextSplit, Vocabulary, read_corpus
-from modules.errors import UserError
+from modules.data.corpus import TextSplit, Vocabulary, read_corpus
+from modules.command import UserError
 
 
 @pytest.fixture

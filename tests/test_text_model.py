@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modules.data.text import Vocabulary
-from modules.decoders.lstm import LSTMDecoder
-from modules.dropout import Dropout
-from modules.encoders.lstm import LSTMEncoder
-from modules.gaussian import reparameterize
+from modules.data.corpus import Vocabulary
+from modules.models.decoders.lstm_decoder import LSTMDecoder
+from modules.models.layers.dropout import Dropout
+from modules.models.encoders.lstm_encoder import LSTMEncoder
+from modules.models.gaussian import reparameterize
 from modules.text import build_vae
 
 VOCAB, NZ, NI, NH = 11, 3, 5, 7

@@ -11,10 +11,10 @@ import torch
 from conftest import ROOT
 
 import toy
-from modules import metrics, posterior, posterior_space
-from modules.decoders.lstm import LSTMDecoder
-from modules.posterior import posterior_mean
-from modules.posterior_space import read_snapshot, read_trajectory, snapshot_path, trajectory_path
+from modules.evaluation import metrics, model_posterior as posterior, posterior_space
+from modules.models.decoders.lstm_decoder import LSTMDecoder
+from modules.evaluation.model_posterior import posterior_mean
+from modules.evaluation.posterior_space import read_snapshot, read_trajectory, snapshot_path, trajectory_path
 from modules.training.recipe import TOY
 
 ARGS = ("--dataset", "tiny", "--zmin", "-6", "--zmax", "6", "--dz", "0.5", "--aggressive", "1", "--num_plot", "7")

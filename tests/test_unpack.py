@@ -12,7 +12,7 @@ import pytest
 
 from modules.data import unpack as unpacking
 from modules.data.unpack import install, scratch_folder, unpack
-from modules.errors import UserError
+from modules.command import UserError
 
 TEXT = b"some words\n" * 1000
 

@@ -19,7 +19,7 @@ import requests
 from tqdm import tqdm
 from urllib3.exceptions import HTTPError
 
-from modules.errors import UserError, os_complaint
+from modules.command import UserError, os_complaint
 from modules.files import replacing
 
 CHUNK = 2**14           # bytes received at once: as much is lost, at most, where a connection falls silent

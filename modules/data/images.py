@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from modules.data.fingerprint import fingerprint
-from modules.errors import UserError
+from modules.command import UserError
 
 NAMES = ("train", "validation", "test")
 BINARISATION_SEED = 783435      # of validation and test images that are grey: binarised once, alike in every run

@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from modules.data.images import NAMES, check_images
 from modules.data.unpack import naming_damage, trusted_zip_members
-from modules.errors import UserError
+from modules.command import UserError
 
 SIZE = 28               # pixels, of an image as the models see it
 ORIGINAL_SIZE = 105     # pixels, of an original drawing

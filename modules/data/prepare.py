@@ -12,7 +12,7 @@ import torch
 from modules.data import omniglot, synthetic
 from modules.data.fetch import UPSTREAM
 from modules.data.unpack import install, looks_like_page, scratch_folder, unpack
-from modules.errors import UserError
+from modules.command import UserError
 
 NAMES = ("synthetic", "yahoo", "yelp", "omniglot", "ptb")
 HELD_OUT = 2_000    # validation sentences, the last of the training file, where the synthetic set comes with none

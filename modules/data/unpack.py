@@ -15,7 +15,7 @@ import zlib
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from modules.errors import UserError
+from modules.command import UserError
 
 SIZE_LIMIT = 4 * 2**30      # bytes an archive may unpack to; the largest set has a tenth of that
 MEMBER_LIMIT = 200_000      # entries in one archive; the largest has 20,000

@@ -9,7 +9,7 @@ from typing import Callable
 
 from modules import cli, image, text
 from modules.config import add_flags
-from modules.errors import Parser
+from modules.command import Parser
 from modules.training.loop import state_path
 
 

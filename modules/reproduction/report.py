@@ -6,16 +6,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from modules import figures, tables
+from modules.reports import figures, tables
 from modules.cli import LOGS
 from modules.config import load_config
-from modules.curves import epochs_figure, runs_figure
-from modules.errors import UserError
+from modules.reports.curves import epochs_figure, runs_figure
+from modules.command import UserError
 from modules.files import replacing
-from modules.methods import method_name
+from modules.reports.names import method_name
 from modules.reproduction.plan import METHODS, Method, plan_run
 from modules.reproduction.states import state_of
-from modules.training.log_reader import read_events
+from modules.reports.log_reader import read_events
 
 PUBLISHED = {"nll": "NLL", "kl": "KL", "mi": "MI", "active_units": "AU"}       # names that the paper has, too
 LATENT = ("kl", "mi", "mi_agg", "active_units")         # what a model without latent variable does not have

@@ -13,7 +13,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 from modules.config import REPOSITORY
-from modules.errors import Interrupted, UserError
+from modules.command import Interrupted, UserError
 from modules.reproduction.plan import Run
 from modules.reproduction.states import flags_to_start, last_line, locked, state_of
 

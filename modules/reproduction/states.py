@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from modules.cli import LOGS, MAY_CHANGE_ON_RESUME
 from modules.config import load_config
-from modules.errors import UserError
-from modules.training.log_reader import read_events, summarise
+from modules.command import UserError
+from modules.reports.log_reader import read_events, summarise
 
 FIGURES_DEPEND_ON = {"epochs", "iw_nsamples"}       # what may change on a resume, but not between figures of one table
 PATHS = {"encoder_from", "load_path", "train_data", "val_data", "test_data", "data_file"}

@@ -4,7 +4,7 @@ import pickle
 
 import torch
 
-from modules.errors import UserError
+from modules.command import UserError
 from modules.files import replacing
 
 FORMAT = "lagging-vae checkpoint 1"

@@ -12,9 +12,9 @@ import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from tqdm import tqdm
 
-from modules import metrics
-from modules.errors import Interrupted, UserError
-from modules.training.aggressive import optimise_encoder
+from modules.evaluation import metrics
+from modules.command import Interrupted, UserError
+from modules.training.algorithm import optimise_encoder
 from modules.training.checkpoint import load_checkpoint, save_checkpoint
 from modules.training.schedules import AggressivePhase, LearningRateDecay, kl_penalty, kl_weight
 

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from modules.config import REPOSITORY
-from modules.errors import UserError, os_complaint
+from modules.command import UserError, os_complaint
 
 
 class Printer:

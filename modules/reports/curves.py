@@ -3,9 +3,9 @@
 from matplotlib import pyplot
 from matplotlib.ticker import MaxNLocator
 
-from modules.errors import UserError
-from modules.methods import method_name
-from modules.training.log_reader import aggressive_epochs, read_epochs, read_events
+from modules.command import UserError
+from modules.reports.names import method_name
+from modules.reports.log_reader import aggressive_epochs, read_epochs, read_events
 
 EPOCH_CURVES = {"kl": (r"KL$(q_\phi(z|x)\,\Vert\,p(z))$", "#55595f", "-"),
                 "mi": ("MI", "#4c72b0", "--"),

@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from modules.encoders.gaussian import GaussianEncoder
-from modules.recurrence import LSTM
+from modules.models.encoders.gaussian_encoder import GaussianEncoder
+from modules.models.layers.recurrence import LSTM
 
 
 class LSTMEncoder(GaussianEncoder):

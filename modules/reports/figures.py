@@ -12,9 +12,9 @@ matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402
 
 from modules.cli import COUNT  # noqa: E402
-from modules.errors import UserError  # noqa: E402
+from modules.command import UserError  # noqa: E402
 from modules.files import replacing  # noqa: E402
-from modules.posterior_space import read_snapshot, snapshot_path  # noqa: E402
+from modules.evaluation.posterior_space import read_snapshot, snapshot_path  # noqa: E402
 
 ENCODER, DECODER, POINT = "#c44e52", "#4c72b0", "#55595f"
 NAMES = {0: "plain", 1: "aggressive"}

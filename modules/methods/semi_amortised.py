@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from modules.gaussian import kl_to_standard_normal
-from modules.vae import VAE
+from modules.models.gaussian import kl_to_standard_normal
+from modules.models.vae import VAE
 
 STEP_SIZE, MOMENTUM, CLIP_NORM = 1.0, 0.5, 5.0
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from modules.data.fingerprint import fingerprint
-from modules.errors import UserError
+from modules.command import UserError
 
 PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"      # ids 0..3, part of the contract with saved models
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from modules.gaussian import kl_to_standard_normal, log_density, log_mixture_density, reparameterize
+from modules.models.gaussian import kl_to_standard_normal, log_density, log_mixture_density, reparameterize
 
 ACTIVE_VARIANCE = 0.01      # a dimension is active if its posterior mean varies at least this much (Burda et al. 2016)
 

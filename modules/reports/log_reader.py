@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from modules.errors import UserError
+from modules.command import UserError
 
 COLUMNS = ("epoch", "kl", "mi", "kl_agg")
 TESTED = ("kl", "mi", "mi_agg", "active_units")

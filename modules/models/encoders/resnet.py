@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modules.convolution import Convolution
-from modules.encoders.gaussian import GaussianEncoder
+from modules.models.layers.convolution import Convolution
+from modules.models.encoders.gaussian_encoder import GaussianEncoder
 
 FEATURES = 512      # what the linear map to mean and log-variance sees of an image
 

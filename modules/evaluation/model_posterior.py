@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from modules.gaussian import log_standard_normal
+from modules.models.gaussian import log_standard_normal
 
 ROWS = 8192             # pairs of a sentence and a grid point that go through the decoder at a time
 CHUNK = 512             # of these at a time meet the vocabulary: their logits stay in the processor's cache

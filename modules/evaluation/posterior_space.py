@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from modules import metrics
-from modules.errors import UserError
+from modules.evaluation import metrics
+from modules.command import UserError
 from modules.files import replacing
-from modules.gaussian import kl_to_standard_normal
-from modules.posterior import posterior_mean
+from modules.models.gaussian import kl_to_standard_normal
+from modules.evaluation.model_posterior import posterior_mean
 
 
 class Snapshots:

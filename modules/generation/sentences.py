@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from modules import cli, generation, latent
-from modules.data.text import read_lines
-from modules.errors import UserError
+from modules import cli, latent
+from modules.generation import search as generation
+from modules.data.corpus import read_lines
+from modules.command import UserError
 from modules.files import replacing
-from modules.gaussian import interpolate, reparameterize
-from modules.reconstruction import describe
+from modules.models.gaussian import interpolate, reparameterize
+from modules.generation.reconstruction import describe
 
 ENCODE_BATCH = 256      # sentences of one length that the encoder reads at once
 MAX_LENGTH = 100        # words of a sentence from the prior, at most

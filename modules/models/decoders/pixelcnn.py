@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modules.convolution import Convolution
-from modules.decoders import pixelcnn_sampler
-from modules.decoders.linear import linear
-from modules.elu import ELU
+from modules.models.layers.convolution import Convolution
+from modules.models.decoders import pixelcnn_sampler
+from modules.models.layers.linear import linear
+from modules.models.layers.elu import ELU
 
 CHUNK = 50      # images at a time in evaluation on the CPU: their activations stay in its cache
 REACH = 3       # a skip path leads from each layer's output to the input of the layer that many further on

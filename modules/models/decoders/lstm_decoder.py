@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
-from modules.decoders.linear import linear
-from modules.decoders.vocabulary import token_nll
-from modules.dropout import Dropout
-from modules.recurrence import LSTM
+from modules.models.layers.linear import linear
+from modules.models.layers.vocabulary_softmax import token_nll
+from modules.models.layers.dropout import Dropout
+from modules.models.layers.recurrence import LSTM
 
 
 class LSTMDecoder(nn.Module):

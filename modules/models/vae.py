@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from modules.gaussian import kl_per_dimension, log_density, log_standard_normal, reparameterize
+from modules.models.gaussian import kl_per_dimension, log_density, log_standard_normal, reparameterize
 
 
 class VAE(nn.Module):
@@ -28,7 +28,7 @@ class VAE(nn.Module):
     def posterior(self, x, generator=None, kl_weight=1.0):
         """Mean and log-variance of q(z|x), [batch, nz] both: what the encoder says.
 
-        A model that infers otherwise (`modules.semi_amortised`) may draw from `generator` and needs the KL weight of
+        A model that infers otherwise (`modules.methods.semi_amortised`) may draw from `generator` and needs the KL weight of
         the ELBO that it is to maximise.
         """
         return self.encoder(x)

@@ -1,0 +1,1 @@
+"""Sentences and images from a trained model."""

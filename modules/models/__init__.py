@@ -1,0 +1,1 @@
+"""The VAE: encoders, decoders, and what they are made of."""

@@ -1,0 +1,1 @@
+"""Layers of both domains' networks."""

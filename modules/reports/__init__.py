@@ -1,0 +1,1 @@
+"""Reading logs; tables and figures of them."""
