@@ -9,77 +9,69 @@ Statistics go to plot_data/; the training is that of text.py, with the toy recip
 """
 
 import dataclasses
-import math
 
 import torch
 
-from modules import cli, text
-from modules.config import add_flags, load_config
-from modules.data.corpus import TextSplit, read_corpus
-from modules.command import Parser, UserError, run_command
+from modules.command import UserError, run_command
+from modules.data.corpus import TextSplit, Vocabulary, read_corpus
+from modules.domains.domain import ORDERS, settle
+from modules.domains.text_domain import TEXT
 from modules.evaluation.posterior_space import Snapshots, Trajectory
+from modules.settings import Group, Setting, number, one_of, parse, whole
 from modules.training.recipe import TOY
+from modules.training.run import prepare_device, train_and_test
 
 MOST_POINTS = 100_000       # of the grid
-SINGLE_ITERATIONS = 100     # the single mode's default: its figure shows the first twenty
+NUM_PLOT = {"multiple": 500, "single": 50}
+MAX_ITERATIONS = {"multiple": None, "single": 100}      # the figure of the single mode shows the first twenty
+
+SPACE = Group("posterior mean space", (
+    Setting("plot_mode", one_of("multiple", "single"), "multiple: the cloud every --plot_niter iterations; single: every "
+            "half-step of a few points", "multiple"),
+    Setting("zmin", number("(-inf, inf)"), "where the grid of z begins", -20.0),
+    Setting("zmax", number("(-inf, inf)"), "where it ends", 20.0),
+    Setting("dz", number("(0, inf)"), "its step", 0.1),
+    Setting("num_plot", whole(1), "sentences to follow (default: 500, or 50 in single mode)", None),
+    Setting("plot_niter", whole(1), "iterations between two clouds", 200),
+    Setting("optim", one_of("sgd", "adam"), "sgd: rate 1.0; adam: rate 1e-3", "sgd")))
 
 
 def main():
-    args = parse_arguments()
-    torch.manual_seed(args.seed)
-    config = load_config(args.dataset, text.KEYS, vars(args))
-    if config["nz"] != 1:
-        raise UserError(f"--nz {config['nz']}: the posterior mean space is drawn for one latent dimension")
-    if config["model"] == "lm":
-        raise UserError("--model lm: without a latent variable there is no posterior mean to draw")
-    device = cli.prepare_device()
-    model, splits, vocabulary, description = text.set_up(args, config, device)
-    recipe = TOY if args.optim == "sgd" else dataclasses.replace(TOY, optimiser="adam", lr=1e-3)
-    cli.train_and_test(f"toy_{args.plot_mode}_{cli.run_name(args)}", model, splits, recipe, args, config, description,
-                       observer=build_observer(args, config, vocabulary, device), max_iterations=args.max_iterations)
+    s = check(settle(parse((SPACE, *TEXT.groups, ORDERS), __doc__, dataset="synthetic", fixed={"nz": 1})))
+    torch.manual_seed(s.seed)
+    device = prepare_device()
+    beginning = TEXT.begin(s, device)
+    recipe = TOY if s.optim == "sgd" else dataclasses.replace(TOY, optimiser="adam", lr=1e-3)
+    vocabulary = Vocabulary(beginning[-1]["vocabulary"])
+    train_and_test(f"toy_{s.plot_mode}_{TEXT.run_id(s)}", beginning, s, recipe, build_observer(s, vocabulary, device))
 
 
-def build_observer(args, config, vocabulary, device):
+def build_observer(s, vocabulary, device):
     """What records the first `num_plot` training sentences in the chosen mode."""
-    corpus, _ = read_corpus(config["train_data"], vocabulary, config["label"], limit=args.num_plot)
-    sentences = TextSplit(corpus, args.num_plot, device)
-    grid = torch.arange(args.zmin, args.zmax, args.dz, device=device).unsqueeze(1)      # [points, 1]
-    settings = {**cli.plain_arguments(args), "config": config}
-    if args.plot_mode == "multiple":
-        return Snapshots(sentences, grid, args.plot_niter, settings)
-    return Trajectory(sentences, grid, settings)
+    corpus, _ = read_corpus(s.train_data, vocabulary, s.label, limit=s.num_plot)
+    sentences = TextSplit(corpus, s.num_plot, device)
+    grid = torch.arange(s.zmin, s.zmax, s.dz, device=device).unsqueeze(1)      # [points, 1]
+    if s.plot_mode == "multiple":
+        return Snapshots(sentences, grid, s.plot_niter, s.record())
+    return Trajectory(sentences, grid, s.record())
 
 
-def parse_arguments():
-    parser = Parser(description=__doc__.splitlines()[0])
-    toy = parser.add_argument_group("posterior mean space")
-    toy.add_argument("--plot_mode", choices=("multiple", "single"), default="multiple",
-                     help="multiple: the cloud every --plot_niter iterations; single: every half-step of a few points")
-    toy.add_argument("--zmin", type=float, default=-20.0, help="where the grid of z begins")
-    toy.add_argument("--zmax", type=float, default=20.0, help="where it ends")
-    toy.add_argument("--dz", type=float, default=0.1, help="its step")
-    toy.add_argument("--num_plot", type=cli.COUNT, help="sentences to follow (default: 500, or 50 in single mode)")
-    toy.add_argument("--plot_niter", type=cli.COUNT, default=200, help="iterations between two clouds")
-    toy.add_argument("--optim", choices=("sgd", "adam"), default="sgd", help="sgd: rate 1.0; adam: rate 1e-3")
-    toy.add_argument("--max_iterations", type=cli.COUNT,
-                     help=f"stop after that many outer iterations (default: none; single mode: {SINGLE_ITERATIONS})")
-    parser.add_argument("--dataset", default="synthetic", help="a text data set with a config")
-    cli.add_shared_flags(parser)
-    add_flags(parser, text.KEYS)
-    parser.set_defaults(nz=1)
-    args = parser.parse_args()
-    if args.eval or args.load_path:
-        parser.error("--eval --load_path M: text.py evaluates the models of this study, too")
-    cli.finish_arguments(parser, args, loads_model=False)
-    if args.momentum and args.optim == "adam":
-        parser.error("--momentum is that of SGD; --optim adam has its own")
-    single = args.plot_mode == "single"
-    args.num_plot = args.num_plot or (50 if single else 500)
-    args.max_iterations = args.max_iterations or (SINGLE_ITERATIONS if single else None)
-    if not (args.zmin < args.zmax < math.inf and 0 < args.dz < args.zmax - args.zmin < MOST_POINTS * args.dz):
-        parser.error(f"no grid of 2 to {MOST_POINTS} points from --zmin {args.zmin} to --zmax {args.zmax} in steps of "
-                     f"--dz {args.dz}")
-    return args
+def check(s):
+    """Settle what the mode decides, and refuse what this study cannot do."""
+    if s.eval or s.load_path:
+        s.parser.error("--eval --load_path M: text.py evaluates the models of this study, too")
+    if s.momentum and s.optim == "adam":
+        s.parser.error("--momentum is that of SGD; --optim adam has its own")
+    s.num_plot = s.num_plot or NUM_PLOT[s.plot_mode]
+    s.max_iterations = s.max_iterations or MAX_ITERATIONS[s.plot_mode]
+    if not (s.zmin < s.zmax and s.dz < s.zmax - s.zmin < MOST_POINTS * s.dz):
+        s.parser.error(f"no grid of 2 to {MOST_POINTS} points from --zmin {s.zmin} to --zmax {s.zmax} in steps of "
+                       f"--dz {s.dz}")
+    if s.nz != 1:
+        raise UserError(f"--nz {s.nz}: the posterior mean space is drawn for one latent dimension")
+    if s.model == "lm":
+        raise UserError("--model lm: without a latent variable there is no posterior mean to draw")
+    return s
 
 
 if __name__ == "__main__":

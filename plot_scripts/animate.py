@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from matplotlib.animation import FuncAnimation, PillowWriter            # noqa: E402
 
 from modules.reports import figures                                             # noqa: E402
-from modules.cli import COUNT                                           # noqa: E402
 from modules.command import Parser, UserError, run_command               # noqa: E402
+from modules.settings import whole                                      # noqa: E402
 from modules.files import replacing                                     # noqa: E402
 from modules.evaluation.posterior_space import read_trajectory                     # noqa: E402
 
@@ -86,8 +86,8 @@ def parse_arguments():
     parser.add_argument("--steps", type=int, nargs=2, metavar=("FIRST", "LAST"),
                         help="single: outer iterations to show (default: all)")
     figures.add_axis_flag(parser, help="range of both axes (default: -3 to 3, or what the path needs)")
-    parser.add_argument("--fps", type=COUNT, default=6, help="frames a second")
-    parser.add_argument("--dpi", type=COUNT, default=80, help="resolution")
+    parser.add_argument("--fps", type=whole(1), default=6, help="frames a second")
+    parser.add_argument("--dpi", type=whole(1), default=80, help="resolution")
     parser.add_argument("--output", type=Path, help="another place for the animation")
     args = parser.parse_args()
     figures.check_axis(parser, args)

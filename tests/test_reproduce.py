@@ -18,7 +18,7 @@ import image
 import reproduce
 import text
 from modules.command import UserError, run_command
-from modules.reports.names import method_name
+from modules.methods import method_name
 from modules.reproduction import plan, report, runner, states
 from modules.reports.log_reader import SUMMARY, TESTED, summarise
 from tests.conftest import environment, events, run_script

@@ -31,7 +31,7 @@ class Snapshots:
     def __call__(self, half, trainer):
         iteration = trainer.progress.iteration
         if half != "encoder" and iteration % self.every == 0:
-            point = measure(trainer.model, self.sentences, self.grid, trainer.options.seed)
+            point = measure(trainer.model, self.sentences, self.grid, trainer.s.seed)
             write_statistics(snapshot_path(self.settings["aggressive"], iteration),
                              {**point, "iteration": iteration}, self.settings)
 
@@ -58,7 +58,7 @@ class Trajectory:
         self.points = []
 
     def __call__(self, half, trainer):
-        seed, iteration = trainer.options.seed, trainer.progress.iteration + (half == "encoder")
+        seed, iteration = trainer.s.seed, trainer.progress.iteration + (half == "encoder")
         point = measure(trainer.model, self.sentences, self.grid, seed,
                         self.points[-1]["model_mean"] if half == "encoder" else None)
         self.points.append({**point, "iteration": iteration, "half": half})

@@ -6,10 +6,36 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from modules.command import UserError
+from modules.methods.method import Method
 from modules.models.gaussian import kl_to_standard_normal
 from modules.models.vae import VAE
+from modules.settings import Setting, whole
 
 STEP_SIZE, MOMENTUM, CLIP_NORM = 1.0, 0.5, 5.0
+
+
+class SemiAmortised(Method):
+    """`--model savae`, with `--svi_steps`."""
+
+    model = "savae"
+    settings = (Setting("svi_steps", whole(1), "steps that refine the posterior of savae", 20, model=True),)
+
+    def title(self, s):
+        return "SA-VAE"
+
+    def check(self, s):
+        if self.used(s):
+            refuse = {"--bn_gamma": s.bn_gamma, "--committed_rate": s.committed_rate, "--free_bits": s.free_bits}
+            reason = "it refines its posterior for the ELBO, free of constraints"
+        else:
+            refuse, reason = {"--svi_steps": "svi_steps" in s.given}, "only --model savae refines its posterior"
+        for flag, given in refuse.items():
+            if given:
+                raise UserError(f"--model {s.model} and {flag} exclude each other: {reason}")
+
+    def assemble(self, s, encoder, decoder):
+        return SemiAmortisedVAE(encoder, decoder, s.svi_steps, s.batch_size)
 
 
 class SemiAmortisedVAE(VAE):

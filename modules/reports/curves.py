@@ -4,8 +4,9 @@ from matplotlib import pyplot
 from matplotlib.ticker import MaxNLocator
 
 from modules.command import UserError
-from modules.reports.names import method_name
+from modules.methods import method_name
 from modules.reports.log_reader import aggressive_epochs, read_epochs, read_events
+from modules.settings import saved_settings
 
 EPOCH_CURVES = {"kl": (r"KL$(q_\phi(z|x)\,\Vert\,p(z))$", "#55595f", "-"),
                 "mi": ("MI", "#4c72b0", "--"),
@@ -90,9 +91,8 @@ def log_label(path):
 
 def run_label(path, event):
     """What the legend calls a run: its method and seed, or its file where the first event does not tell."""
-    settings = event.get("args", {})
+    settings = saved_settings(event)
     if not {"dataset", "seed"} <= settings.keys():
         return path.stem
     job = f", job {settings['jobid']}" if settings.get("jobid") else ""
-    method = method_name({**settings, **event.get("config", {})})
-    return f"{settings['dataset']} {method} ({settings['seed']}{job})"
+    return f"{settings['dataset']} {method_name(settings)} ({settings['seed']}{job})"

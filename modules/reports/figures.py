@@ -11,10 +11,10 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot  # noqa: E402
 
-from modules.cli import COUNT  # noqa: E402
 from modules.command import UserError  # noqa: E402
-from modules.files import replacing  # noqa: E402
 from modules.evaluation.posterior_space import read_snapshot, snapshot_path  # noqa: E402
+from modules.files import replacing  # noqa: E402
+from modules.settings import whole  # noqa: E402
 
 ENCODER, DECODER, POINT = "#c44e52", "#4c72b0", "#55595f"
 NAMES = {0: "plain", 1: "aggressive"}
@@ -25,7 +25,7 @@ INFERENCE_AXIS = r"mean of $q_\phi(z|x)$"
 def add_figure_flags(parser):
     """The flags of every script that draws one figure."""
     parser.add_argument("--format", choices=("pdf", "png"), default="pdf", help="of the figure")
-    parser.add_argument("--dpi", type=COUNT, default=100, help="resolution of a png")
+    parser.add_argument("--dpi", type=whole(1), default=100, help="resolution of a png")
     parser.add_argument("--output", type=Path, help="another place for the figure; its suffix is the format")
 
 

@@ -12,7 +12,7 @@ from modules.config import load_config
 from modules.reports.curves import epochs_figure, runs_figure
 from modules.command import UserError
 from modules.files import replacing
-from modules.reports.names import method_name
+from modules.methods import method_name
 from modules.reproduction.plan import METHODS, Method, plan_run
 from modules.reproduction.states import state_of
 from modules.reports.log_reader import read_events

@@ -1,13 +1,113 @@
-"""Algorithm 1 of the paper: aggressive training of the inference network."""
+"""Algorithm 1 of the paper: aggressive training of the inference network.
+
+theta are the decoder's parameters, phi the encoder's. Where the encoder lags behind the model's true posterior, phi is
+optimised alone before each update of theta.
+"""
 
 import math
+from contextlib import contextmanager
+
+import torch
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from modules import methods
+
+
+class Algorithm1:
+    """Both loops of algorithm 1 but the outermost, which goes over epochs (`modules.training.loop`).
+
+    recipe    the constants of the domain (`modules.training.recipe`)
+    s         the `Settings` of the run: nsamples, inner_clip, momentum, and those of its methods
+    lr        learning rate
+    """
+
+    def __init__(self, model, recipe, s, lr):
+        self.model, self.recipe, self.s = model, recipe, s
+        self.phi, self.theta = list(model.encoder.parameters()), list(model.decoder.parameters())
+        self.both = [*self.phi, *self.theta]
+        self.start_optimisers(lr)
+
+    def start_optimisers(self, lr):
+        """An optimiser for phi and one for theta, both as new."""
+        self.encoder_optimiser, self.decoder_optimiser = (self._optimiser(part, lr) for part in (self.phi, self.theta))
+
+    def _optimiser(self, parameters, lr):
+        if self.recipe.optimiser == "adam":
+            return torch.optim.Adam(parameters, lr=lr, fused=True)
+        return torch.optim.SGD(parameters, lr=lr, momentum=self.s.momentum, fused=True)
+
+    def outer_iteration(self, x, weight, aggressive, train, generator, phi_moved=lambda: None):
+        """Lines 3 to 11 on the batch x: while aggressive, phi to its best and then theta; else both in one step.
+
+        weight is that of the KL; the inner loop draws its batches from the split `train` by `generator`. phi_moved() is
+        called when phi has moved and theta not yet. Returns (encoder-only steps taken, reconstruction [batch] and KL
+        [batch, nz] of the step on theta).
+        """
+        steps = 0
+        if aggressive:
+            with self._only_encoder_gradients():
+                steps = optimise_encoder(lambda batch: self.encoder_step(batch, weight), x,
+                                         lambda: train.random_batch(generator), train.units,
+                                         self.recipe.inner_steps, self.recipe.inner_test_every)
+            phi_moved()
+        reconstruction, kl = self.decoder_step(x, weight)
+        if not aggressive:
+            self.encoder_optimiser.step()
+            phi_moved()
+        self.decoder_optimiser.step()
+        return steps, reconstruction, kl
+
+    def encoder_step(self, x, weight):
+        """Lines 5 to 8: one step on phi alone; returns the loss summed over the batch, left on the device."""
+        loss, _, _ = self.gradients(x, weight)
+        self._clip(self.phi, self.phi if self.s.inner_clip == "encoder" else self.both)
+        self.encoder_optimiser.step()
+        return loss.sum()
+
+    def decoder_step(self, x, weight):
+        """Lines 10 and 11 up to the update: clipped gradients of theta and phi; returns reconstruction [batch] and KL
+        [batch, nz]."""
+        _, reconstruction, kl = self.gradients(x, weight)
+        self._clip(self.both, self.both)
+        return reconstruction, kl
+
+    def gradients(self, x, weight):
+        """Leave in `.grad` the gradients of the batch's mean loss.
+
+        Returns the loss, reconstruction + weight * penalty on the KL (equation 1 at weight 1), and the reconstruction,
+        [batch] both, and the KL [batch, nz].
+        """
+        for parameter in self.both:
+            parameter.grad = None
+        reconstruction, kl = self.model.elbo_terms(x, self.s.nsamples, weight)
+        penalty = methods.kl_penalty(self.s, kl)
+        loss = torch.add(reconstruction, penalty, alpha=weight)
+        loss.backward(torch.full_like(penalty, 1 / len(penalty)))       # the share of each x in the mean
+        return loss.detach(), reconstruction.detach(), kl.detach()
+
+    def _clip(self, parameters, measured):
+        """Scale the gradients of `parameters` as if to bring the norm over all of `measured` down to the bound."""
+        norm = get_total_norm([p.grad for p in measured if p.grad is not None], foreach=True)
+        clip_grads_with_norm_(parameters, self.recipe.clip_norm, norm, foreach=True)
+
+    @contextmanager
+    def _only_encoder_gradients(self):
+        """Within: no gradient for theta if `--inner_clip encoder` says that nobody reads it.
+
+        The running statistics of the decoder's batch norm, which evaluation uses, follow the encoder in either case.
+        """
+        self.model.decoder.requires_grad_(self.s.inner_clip != "encoder")
+        try:
+            yield
+        finally:
+            self.model.decoder.requires_grad_(True)
 
 
 def optimise_encoder(encoder_step, batch, draw_batch, units, max_steps, test_every):
-    """The inner loop (lines 4 to 9 of algorithm 1): update phi alone until the ELBO stops improving.
+    """The inner loop (lines 4 to 9): update phi alone until the ELBO stops improving.
 
-    encoder_step(x)  one gradient step on the encoder's parameters phi; returns the loss summed over x as a tensor,
-                     which is read only once every `test_every` steps, so that a GPU need not be waited for
+    encoder_step(x)  one gradient step on phi; returns the loss summed over x as a tensor, which is read only once every
+                     `test_every` steps, so that a GPU need not be waited for
     batch            the current batch, taken first; the next ones come from `draw_batch()`
     units(x)         words (or images) in x: losses are compared per unit
 

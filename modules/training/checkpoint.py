@@ -43,8 +43,8 @@ def load_model_file(path, domain):
     if _is_state_dict(content):
         return {"model": content}
     _checked(content, path, domain)
-    if "config" not in content or not _is_state_dict(content.get("model")):
-        raise UserError(f"{path}: damaged; a checkpoint of this project, but without a model and its config in it")
+    if not isinstance(content.get("args"), dict) or not _is_state_dict(content.get("model")):
+        raise UserError(f"{path}: damaged; a checkpoint of this project, but without a model and its settings in it")
     return content
 
 
@@ -73,23 +73,6 @@ def load_weights(model, weights, path):
         raise UserError(f"{path}: these weights are not of this model; " + "; ".join(
             f"{what}: {_listed(names)}" for what, names in complaints.items() if names))
     model.load_state_dict(weights)
-
-
-def load_encoder(model, path, description):
-    """Load the encoder of a saved model into `model`, whose decoder stays as it is (Li et al. 2019), as do constraints
-    on its posterior.
-
-    Raises UserError if the file is no model of the same domain, vocabulary and encoder.
-    """
-    content = load_model_file(path, description["domain"])
-    if content.get("vocabulary", description.get("vocabulary")) != description.get("vocabulary"):
-        raise UserError(f"{path}: its vocabulary is not that of this run's training data; its encoder would read "
-                        "other words; train it on the same sentences")
-    weights = {name.removeprefix("encoder."): value for name, value in content["model"].items()
-               if name.startswith("encoder.") and not name.startswith("encoder.constraints.")}
-    weights.update({name: value for name, value in model.encoder.state_dict().items()
-                    if name.startswith("constraints.")})
-    load_weights(model.encoder, weights, path)
 
 
 def _listed(names, at_most=4):

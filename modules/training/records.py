@@ -1,27 +1,62 @@
 """What a run leaves behind to be read: a text log for people and notebooks, JSON lines for programs."""
 
 import json
+import math
 import platform
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy
 import torch
 from tqdm import tqdm
 
-from modules.config import REPOSITORY
 from modules.command import UserError, os_complaint
+from modules.evaluation.metrics import perplexity
+from modules.settings import REPOSITORY
+
+
+FIGURES = ("{split} --- avg_loss: {loss:.4f}, kl: {kl:.4f}, mi: {mi:.4f}, recon: {reconstruction:.4f}, "
+           "nll: {loss:.4f}{ppl}\nmi_agg: {mi_agg:.4f}, kl_agg: {kl_agg:.4f}\n{active_units} active units")
+LINES = {       # what people and notebooks read of an event, made of the event
+    "report": "epoch: {epoch}, iter: {iteration}, avg_loss: {loss:.4f}, kl: {kl:.4f}, mi: {mi:.4f}, "
+              "recon: {reconstruction:.4f},au {active_units}, time elapsed {seconds:.2f}s",
+    "aggressive phase ends": "STOP BURNING",
+    "val": FIGURES,
+    "test": FIGURES,
+    "best": "update best loss",
+    "decay": "new lr: {lr:f}",
+    "iw": "iw nll: {nll:.4f}{ppl}"}
+
+
+def lines_of(event, words):
+    """The lines of an event, if it has any; `words` tells whether perplexities stand there."""
+    told = dict(event, split=event["event"].upper(), ppl="")
+    if event["event"] in ("val", "test"):
+        if words:
+            told["ppl"] = f", ppl: {perplexity(event['loss'], SimpleNamespace(**event)):.4f}"
+        told.update({name: round(event[name], 4) + 0.0 for name in ("mi_agg", "kl_agg")})       # no "-0.0000"
+    elif event["event"] == "iw" and words:
+        told["ppl"] = f", iw ppl: {math.inf if event['ppl'] is None else event['ppl']:.4f}"
+    return LINES[event["event"]].format(**told).splitlines() if event["event"] in LINES else []
 
 
 class Printer:
-    """Records that are only printed."""
+    """Records that are only printed; `words` tells whether the data are text."""
 
-    def write(self, line, **event):
-        """Print `line`, if any; `event` is for programs and goes nowhere."""
-        if line is not None:
-            tqdm.write(line, file=sys.stdout)
-            sys.stdout.flush()
+    def __init__(self, words):
+        self.words = words
+
+    def say(self, line):
+        """Print a line."""
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
+
+    def write(self, event, **values):
+        """Print the lines of an event."""
+        for line in lines_of({"event": event, **values}, self.words):
+            self.say(line)
 
 
 class Records(Printer):
@@ -31,19 +66,22 @@ class Records(Printer):
     computed, and written, again.
     """
 
-    def __init__(self, folder, run_id):
+    def __init__(self, folder, run_id, words):
+        super().__init__(words)
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.paths = [folder / f"{run_id}.log", folder / f"{run_id}.jsonl"]
         self._files = [open(path, "a", encoding="utf-8") for path in self.paths]
 
-    def write(self, line, **event):
-        """Print and log `line` (None: nothing for people), and append the event, if any, as one JSON object."""
-        super().write(line)
-        if line is not None:
-            self._append(0, line)
-        if event:
-            self._append(1, json.dumps(event))
+    def say(self, line):
+        """Print and log a line."""
+        super().say(line)
+        self._append(0, line)
+
+    def write(self, event, **values):
+        """Print and log the lines of an event, and append it as one JSON object."""
+        super().write(event, **values)
+        self._append(1, json.dumps({"event": event, **values}))
 
     def positions(self):
         """Sizes of the two files in bytes, for a checkpoint."""

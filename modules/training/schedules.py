@@ -1,43 +1,6 @@
-"""What changes while a model trains: KL weight, aggressive phase, learning rate; and the free bits of the KL."""
+"""What changes with the epochs: the aggressive phase and the learning rate."""
 
 from dataclasses import dataclass
-
-import torch
-
-
-def kl_weight(iteration, batches_per_epoch, start, warm_up, cycles=1):
-    """KL weight of outer iteration `iteration` (the first is 0): linear from `start` to 1 over `warm_up` epochs.
-
-    One increment per outer iteration, counted in batches, so that the last iteration of epoch `warm_up` has weight 1
-    whatever the batching makes of the data.
-
-    With several `cycles` this is cyclical annealing (Fu et al. 2019): the weight stays 1 for another `warm_up` epochs,
-    falls back to `start`, and so on; after the last cycle it is 1. In their equations 6 and 7, R = 1/2 and
-    T / M = 2 * warm_up epochs.
-    """
-    ramp = warm_up * batches_per_epoch
-    done = iteration + 1
-    if cycles > 1 and iteration < cycles * 2 * ramp:
-        done = iteration % (2 * ramp) + 1
-    return 1.0 if done >= ramp else start + (1.0 - start) * done / ramp
-
-
-def kl_penalty(kl, free_bits, over):
-    """What the KL weight multiplies, from the KL of each dimension [batch, nz]: [batch], in nats.
-
-    The KL itself, or with `free_bits` = lambda > 0 no less than that for each dimension (`over` = "dimension") or for
-    all of them together ("sum"): the mean over the batch is
-
-        sum_j max(lambda, E_x[KL_j])   or   max(lambda, E_x[sum_j KL_j])
-
-    (Kingma et al. 2016, equation 15, each dimension or all of them as one group). Where it is lambda there is no
-    gradient: that much information is free.
-    """
-    if over == "sum":
-        kl = kl.sum(dim=1, keepdim=True)
-    if free_bits > 0:
-        kl = torch.where(kl.mean(dim=0) > free_bits, kl, free_bits)
-    return kl.sum(dim=1)
 
 
 @dataclass

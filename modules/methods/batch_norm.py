@@ -1,12 +1,10 @@
-"""Constraints that keep the KL of q(z|x) away from 0: what they do to the encoder's mean and log-variance."""
+"""Batch-normalised posterior means (Zhu et al. 2020)."""
 
-import math
-
-import scipy.special
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from modules.methods.method import Method
+from modules.settings import Setting, number
 
 EPSILON = 1e-12     # the usual 1e-5 would drown the variance of a text encoder's first means, and let them stay there
 
@@ -34,20 +32,17 @@ class BatchNormMean(nn.Module):
         return self.gamma * mean + self.shift, logvar
 
 
-class CommittedRate(nn.Module):
-    """A bound on the variance that keeps KL(q(z|x) || N(0, I)) at `rate` nats or more for every x: the delta-VAE of
-    Razavi et al. (2019), for independent dimensions.
+class BatchNorm(Method):
+    """`--bn_gamma 0.6`."""
 
-    Whatever the mean, a variance v of at most s, the root below 1 of (s - ln s - 1) / 2 = rate / nz, costs a dimension
-    that much. By Lambert's function, s = -W(-exp(-1 - 2 rate / nz)). A smooth minimum keeps the log-variance below
-    ln s, and leaves it as it is far below. A KL of `rate` is not yet information: one N(0, s) for every x has it, too,
-    with a mutual information of 0.
-    """
+    settings = (Setting("bn_gamma", number("(0, 100]"), "batch-normalise the posterior mean, with this scale", None,
+                        model=True),)
 
-    def __init__(self, nz, rate):
-        super().__init__()
-        self.log_bound = math.log(-scipy.special.lambertw(-math.exp(-1 - 2 * rate / nz)).real)
+    def tag(self, s):
+        return f"bn{s.bn_gamma:g}"
 
-    def forward(self, mean, logvar):
-        """mean, logvar: [batch, nz] -> the same, the log-variance bounded."""
-        return mean, self.log_bound - F.softplus(self.log_bound - logvar)
+    def addition(self, s):
+        return f", batch norm {s.bn_gamma:g}"
+
+    def constraint(self, s):
+        return BatchNormMean(s.nz, s.bn_gamma)

@@ -1,0 +1,1 @@
+"""Text and images: what each brings to the one training loop."""

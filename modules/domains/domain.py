@@ -1,0 +1,122 @@
+"""What a domain, text or images, is to the scripts: settings, data, model, recipe; and how its runs begin."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Callable
+
+from modules import methods
+from modules.data.corpus import Vocabulary
+from modules.models.layers.precision import PRECISIONS
+from modules.settings import MOST, Group, Setting, number, one_of, path, saved_settings, switch, whole
+from modules.training.checkpoint import load_model_file, load_weights
+from modules.training.recipe import Recipe
+
+SEEDS = (783435, 101, 202, 303, 404, 505, 606, 707, 808, 909)      # --taskid picks one
+
+TRAINING = Group("training", (
+    Setting("aggressive", one_of(0, 1), "1: aggressive encoder training", 0),
+    Setting("train_limit", whole(1), "read only this many training sentences or images", None),
+    Setting("nsamples", whole(1), "draws of z per x in training", 1),
+    Setting("momentum", number("[0, 1)"), "momentum of SGD", 0.0),
+    Setting("inner_clip", one_of("joint", "encoder"), "inner steps clip the norm over all gradients (published), or "
+            "over the encoder's alone, which saves the decoder's", "joint"),
+    Setting("precision", one_of(*PRECISIONS), "of the most expensive products in training; evaluation is always "
+            "float32", "float32"),
+    Setting("batch_size", whole(1), "sentences or images in a batch, at most"),
+    Setting("epochs", whole(1), "epochs, at most", may_change=True),
+    Setting("max_iterations", whole(1), "stop after that many outer iterations", None, may_change=True),
+    Setting("test_nepoch", whole(1), "epochs between two evaluations on the test split", may_change=True),
+    Setting("seed", whole(0, 2**63 - 1), "wins over --taskid", None),
+    Setting("taskid", whole(0, len(SEEDS) - 1), f"picks the seed among {', '.join(map(str, SEEDS))}", 0),
+    Setting("jobid", whole(0), "part of the run's name, to tell runs apart", 0),
+    Setting("save_every", number(f"[0, {MOST}]"), "minutes between checkpoints in an epoch", 10.0, may_change=True)))
+METHODS = Group("methods", methods.SETTINGS)
+IW = Group("importance-weighted NLL", (
+    Setting("iw_nsamples", whole(1), "samples", 500, may_change=True),
+    Setting("iw_batch", whole(1), "pairs of an x and a z that the decoder evaluates at once; bounds the memory", 2048,
+            may_change=True)))
+ORDERS = Group("what to do", (
+    Setting("resume", switch, "go on from the last checkpoint of this run", False),
+    Setting("overwrite", switch, "start this run again, erasing its earlier files", False),
+    Setting("eval", switch, "evaluate the model of --load_path on the test split", False),
+    Setting("load_path", path, "a saved model", None)), of_run=False)
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A domain.
+
+    groups      the `Group`s of its settings
+    run_name    format of a run's name, of the settings by name and the {methods}' part
+    recipe      the constants of its published runs
+    read        read(s, device, names, vocabulary=None) -> ({name: split}, Vocabulary or None) for names among "train",
+                "val" and "test"
+    build       build(s, vocabulary, source) -> a model with the published initialisation; raises UserError, naming the
+                `source` of the settings, if none can be made of them
+    has_words   whether there is a vocabulary
+    """
+
+    name: str
+    groups: tuple
+    run_name: str
+    recipe: Recipe
+    read: Callable
+    build: Callable
+    has_words: bool = False
+
+    def run_id(self, s):
+        """The name of a run's files."""
+        return self.run_name.format(**vars(s), methods=methods.tag(s))
+
+    def begin(self, s, device):
+        """What a run begins with: (model, splits, what a saved model says of itself)."""
+        methods.check(s)
+        splits, vocabulary = self.read(s, device, ("train", "val", "test"))
+        model = self.build(s, vocabulary, f"config/config_{s.dataset}.py").to(device)
+        description = {"domain": self.name, "dataset": s.dataset, "args": s.record(),
+                       "data": {name: split.fingerprint for name, split in splits.items()},
+                       **({"vocabulary": vocabulary.words} if vocabulary else {})}
+        return model, splits, description
+
+    def load(self, path, s, device):
+        """A saved model on the device, in evaluation mode: (model, Vocabulary or None, the settings it has with those
+        of the command).
+
+        A checkpoint of this project has its settings and vocabulary inside. Of a plain state dict, as the authors' code
+        saves it, the settings are those of the dataset, and the vocabulary is made from its training file.
+        """
+        content, vocabulary = load_model_file(path, self.name), None
+        if "args" in content:
+            s = s.as_trained(saved_settings(content), path)
+            vocabulary = Vocabulary.of_file(content.get("vocabulary"), path) if self.has_words else None
+        else:
+            about = f"{path}: a plain state dict, {len(content['model'])} tensors; read with the config of {s.dataset}"
+            if self.has_words:
+                _, vocabulary = self.read(s, "cpu", ("train",))
+                about += f" and the {len(vocabulary)} words of {s.train_data}"
+            print(about)
+        model = self.build(s, vocabulary, path)
+        load_weights(model, content["model"], path)
+        return model.to(device).eval(), vocabulary, s
+
+
+def settle(s):
+    """Settle what several settings decide together: the seed, that what reads --load_path has it, and that --resume and
+    --overwrite come with training alone. Ends the command if they contradict each other."""
+    s.seed = SEEDS[s.taskid] if s.seed is None else s.seed
+    reads = bool(s.eval or getattr(s, "encode", None))
+    generates = getattr(s, "decode_from", None) or getattr(s, "sample_from", None)
+    if reads != bool(s.load_path):
+        s.parser.error("--eval and --load_path go together"
+                       + (", as do --encode and --load_path" if hasattr(s, "encode") else ""))
+    if (s.resume or s.overwrite) and (reads or generates):
+        s.parser.error("--resume and --overwrite belong to training, and a saved model is not trained")
+    if s.resume and s.overwrite:
+        s.parser.error("--resume and --overwrite exclude each other")
+    return s
+
+
+def changed(group, **changes):
+    """The group with some of its settings changed: {name: what is otherwise, by the fields of `Setting`}."""
+    return replace(group, settings=tuple(replace(setting, **changes.get(setting.name, {}))
+                                         for setting in group.settings))

@@ -1,0 +1,265 @@
+"""Settings: each is declared once, as a `Setting`, and what is said or asked of it follows from there.
+
+That is its flag, its key in a config file, its range, its help, its place in the record of a run, whether it may change
+on a resume, and whether a saved model brings its own. A value comes from the default, then from
+`config/config_<dataset>.py`, then from the command line; the later wins.
+"""
+
+import argparse
+import runpy
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Callable
+
+from modules.command import Parser, UserError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+REQUIRED = object()         # the default of a setting that the config or a flag must give
+MOST = 10**9                # of anything that is counted
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting.
+
+    kind        a function from text, or a config's value, to the value; raises ValueError saying what it must be
+    default     None: not set, unless given
+    model       whether it is part of the model: a saved model has its own, and a flag must not contradict it
+    may_change  whether a resumed run may have another value than the one that it was started with
+    """
+
+    name: str
+    kind: Callable[[Any], Any]
+    help: str
+    default: Any = REQUIRED
+    model: bool = False
+    may_change: bool = False
+
+    def read(self, value):
+        """The value, checked; raises ValueError, saying what it must be."""
+        return None if value is None and self.default is None else self.kind(value)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Settings that stand under one title in the help. Those that are not `of_run` are orders to the command: no config
+    gives them, and no record keeps them."""
+
+    title: str
+    settings: tuple
+    of_run: bool = True
+
+
+class Settings(SimpleNamespace):
+    """The values of some settings, by their names; `declared` are the `Setting`s of the run, {name: Setting}, `given`
+    the names that stood on the command line."""
+
+    def record(self):
+        """What a run keeps of its settings, as JSON takes it."""
+        return {name: str(value) if isinstance(value, Path) else value
+                for name, value in ((name, getattr(self, name)) for name in self.declared)}
+
+    def differences(self, saved, passed_over=lambda setting: setting.may_change):
+        """[(name, value in the record `saved`, value here)] of what differs; what only one of them knows is left out."""
+        ours = self.record()
+        return [(name, saved[name], ours[name]) for name, setting in self.declared.items()
+                if name in saved and saved[name] != ours[name] and not passed_over(setting)]
+
+    def as_trained(self, saved, path):
+        """These settings with what belongs to the model as in the record `saved` of the file `path`.
+
+        The batch size, too, unless it was given, since `mi` mixes q(z) over the batch. Raises UserError for a flag that
+        contradicts the model, or a record that cannot be.
+        """
+        values = dict(vars(self))
+        for name, setting in self.declared.items():
+            if not setting.model and name != "batch_size":
+                continue
+            its_own = checked(setting, saved.get(name, setting.default), path)
+            if name not in self.given:
+                values[name] = its_own
+            elif setting.model and values[name] != its_own:
+                raise UserError(f"--{name} {values[name]}: the model in {path} was made with {name} = {its_own}; "
+                                "leave the flag out")
+        return Settings(**values)
+
+
+def saved_settings(content):
+    """The record of the settings in a checkpoint or in the first event of a log; what earlier versions kept apart as
+    their config completes it."""
+    return {**content.get("args", {}), **content.get("config", {})}
+
+
+def parse(groups, description, argv=None, dataset=None, fixed=None):
+    """The `Settings` of a command line, whose `--dataset` (by default `dataset`) names the config.
+
+    `fixed` are values that win over the config, but not over a flag. The help shows the values that a run would have.
+    Raises UserError for a bad config; ends the command on a bad flag, as argparse does.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--dataset", nargs="?")
+    named = early.parse_known_args(argv)[0].dataset or dataset
+    declared = {setting.name: setting for group in groups if group.of_run for setting in group.settings}
+    values = {**read_config(named, declared), **(fixed or {})} if named else {}
+    parser = Parser(description=description.splitlines()[0])
+    parser.add_argument("--dataset", default=dataset or argparse.SUPPRESS, required=dataset is None,
+                        help="a name NAME with a config/config_NAME.py, which gives the settings that no flag gives")
+    for group in groups:
+        titled = parser.add_argument_group(group.title)
+        for setting in group.settings:
+            titled.add_argument(f"--{setting.name}", **flag(setting, values.get(setting.name, setting.default)))
+    given = vars(parser.parse_args(argv))
+    orders = {setting.name: setting.default for group in groups if not group.of_run for setting in group.settings}
+    return Settings(**{**orders, **values, **given}, declared={"dataset": Setting("dataset", text, ""), **declared},
+                    given=set(given), parser=parser)
+
+
+def flag(setting, default):
+    """The arguments with which argparse takes a setting, its help naming the default."""
+    if setting.kind is switch:
+        return {"action": "store_true", "default": argparse.SUPPRESS, "help": setting.help}
+    told = "" if default is REQUIRED or default is None else f" (default: {written(default)})"
+    return {"type": setting.kind, "default": argparse.SUPPRESS, "help": (setting.help + told).replace("%", "%%"),
+            "metavar": "|".join(setting.kind.choices) if hasattr(setting.kind, "choices") else setting.name.upper()}
+
+
+def written(value):
+    """A value as a flag takes it."""
+    return ",".join(map(str, value)) if isinstance(value, list) else value
+
+
+# ---------------------------------------------------------------- configs
+
+
+def read_config(dataset, declared):
+    """The values of `declared` settings in the config of `dataset`, checked, or their defaults: a dict.
+
+    `config/` is looked for in the current folder, then beside the project's modules. Raises UserError, naming the file
+    and the key, for a missing file, an unknown or missing key, or a value that can't be.
+    """
+    path = find_config(dataset)
+    try:
+        params = runpy.run_path(str(path)).get("params")
+    except OSError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path}: cannot be run as Python ({type(error).__name__}: {error}); mend the file") from error
+    if not isinstance(params, dict):
+        raise UserError(f"{path}: it must define a dict named params")
+    unknown = sorted(map(str, set(params) - set(declared)))
+    if unknown:
+        raise UserError(f"{path}: unknown key {unknown[0]!r}; the known keys are {', '.join(declared)}")
+    return {name: checked(setting, params.get(name, setting.default), path) for name, setting in declared.items()}
+
+
+def checked(setting, value, path):
+    """A value that stood in the file `path`; raises UserError, naming both."""
+    if value is REQUIRED:
+        raise UserError(f"{path}: key {setting.name!r} is missing ({setting.help})")
+    try:
+        return setting.read(value)
+    except ValueError as error:
+        raise UserError(f"{path}: {setting.name} {error}") from None
+
+
+def find_config(dataset):
+    """The config file of a data set; raises UserError that lists those there are."""
+    folders = [Path("config"), REPOSITORY / "config"]
+    for folder in folders:
+        path = folder / f"config_{dataset}.py"
+        if path.is_file():
+            return path
+    known = sorted({path.stem.removeprefix("config_") for folder in folders for path in folder.glob("config_*.py")})
+    raise UserError(f"config/config_{dataset}.py: no such file; --dataset is one of {', '.join(known)}, "
+                    "or a name whose config you write")
+
+
+# ---------------------------------------------------------------- kinds of values
+
+
+class Impossible(ValueError, argparse.ArgumentTypeError):
+    """A value that cannot be; the message says what it must be, and argparse shows it as it is."""
+
+
+def kind(what, convert):
+    """The kind of values that `convert` accepts; it raises ValueError or TypeError for others. `what` they must be."""
+    def read(value):
+        try:
+            return convert(value)
+        except (TypeError, ValueError, OverflowError):
+            raise Impossible(f"must be {what}, not {value!r}") from None
+    return read
+
+
+def refuse_unless(condition):
+    """Raise the error that `kind` words."""
+    if not condition:
+        raise ValueError
+
+
+def whole(low, high=MOST):
+    """Whole numbers from `low` to `high`."""
+    def convert(value):
+        refuse_unless(not isinstance(value, (bool, float)) and low <= int(value) <= high)
+        return int(value)
+    return kind(f"a whole number from {low} to {'a billion' if high == MOST else high}", convert)
+
+
+def wholes(low):
+    """Lists of whole numbers from `low` on, as a list or as text with commas."""
+    one = whole(low)
+
+    def convert(value):
+        values = value.split(",") if isinstance(value, str) else value
+        refuse_unless(isinstance(values, (list, tuple)) and values)
+        return [one(part) for part in values]
+    return kind(f"whole numbers from {low} on, as a list or with commas between them", convert)
+
+
+def number(interval):
+    """Numbers in an interval, written as "[0, 1)" or "(0, 100]"."""
+    low, high = map(float, interval[1:-1].split(","))
+
+    def convert(value):
+        refuse_unless(not isinstance(value, bool))
+        value = float(value)
+        refuse_unless(low < value < high or (value == low and interval[0] == "[")
+                      or (value == high and interval[-1] == "]"))
+        return value
+    return kind(f"a number in {interval}", convert)
+
+
+def one_of(*choices):
+    """One of a few names, or of a few whole numbers."""
+    by_name = {str(choice): choice for choice in choices}
+
+    def convert(value):
+        refuse_unless(not isinstance(value, bool) and str(value) in by_name)
+        return by_name[str(value)]
+    read = kind(f"one of {', '.join(by_name)}", convert)
+    read.choices = tuple(by_name)
+    return read
+
+
+def _text(value):
+    refuse_unless(isinstance(value, str) and value)
+    return value
+
+
+def _path(value):
+    refuse_unless(isinstance(value, (str, Path)) and str(value))
+    return Path(value)
+
+
+def _yes_no(value):
+    refuse_unless(str(value) in ("True", "False"))
+    return str(value) == "True"
+
+
+text = kind("a non-empty string", _text)
+path = kind("the name of a file", _path)
+yes_no = kind("True or False", _yes_no)
+switch = kind("given or not", bool)       # a flag without a value

@@ -1,0 +1,160 @@
+"""A run from its first checkpoint to the test of its best model, and where its files are."""
+
+import math
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from modules import methods
+from modules.command import Interrupted, UserError
+from modules.evaluation import metrics
+from modules.settings import saved_settings
+from modules.training.checkpoint import load_checkpoint
+from modules.training.loop import Trainer, state_path
+from modules.training.memory import keep_freed_memory
+from modules.training.records import Records, environment
+
+LOGS = Path("logs")
+
+
+def prepare_device():
+    """The GPU when there is one, with float32 that is no TF32, else the CPU, made not to give freed memory back."""
+    torch.backends.cudnn.allow_tf32 = False
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    keep_freed_memory()
+    return torch.device("cpu")
+
+
+def model_path(dataset, run_id):
+    """Where a run keeps its best model."""
+    return Path("models", dataset, f"{run_id}.pt")
+
+
+def log_path(dataset, run_id, suffix=".jsonl", logs=LOGS):
+    """Where a run keeps its records: for people a `.log`, for programs a `.jsonl`."""
+    return Path(logs, dataset, f"{run_id}{suffix}")
+
+
+def train_and_test(run_id, beginning, s, recipe, observer=None):
+    """Train a model, or go on training it, then evaluate its best weights on the test split.
+
+    `beginning` is what `Domain.begin` returns. Files are `models/<dataset>/<run_id>.pt` and
+    `logs/<dataset>/<run_id>.{log,jsonl}`. `observer` is the `Trainer`'s, with methods `resume(iteration)` and `files()`,
+    what earlier runs left in its place, besides; with `--max_iterations` training may stop early, and is then not
+    tested. Raises UserError if there are files of a run already and neither --resume nor --overwrite says what to do.
+    """
+    with _held(model_path(s.dataset, run_id)):
+        _train_and_test(run_id, *beginning, s, recipe, observer)
+
+
+@contextmanager
+def _held(best):
+    """Within: no other process can be at the run whose best model is `best`. Raises UserError if one is."""
+    best.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(best.with_suffix(".lock"), timeout=0):
+            yield
+    except Timeout:
+        raise UserError(f"{best.with_suffix('.lock')}: another process is at this run; wait for it, or give this run "
+                        "another name with --jobid N") from None
+
+
+def _train_and_test(run_id, model, splits, description, s, recipe, observer):
+    best = model_path(s.dataset, run_id)
+    saved = _saved_state(best, description, s) if s.resume and state_path(best).exists() else None
+    if saved is None:
+        methods.begin(s, model, description)
+        _make_room(run_id, observer, s)
+    records = Records(LOGS / s.dataset, run_id, words=splits["test"].unit == "word")
+    trainer = Trainer(model, splits, recipe, s, records, best, description, observer)
+    if saved is None:
+        records.write("run", id=run_id, args=s.record(), **environment())
+        trainer.save()
+    else:
+        trainer.resume(saved)
+        if observer:
+            observer.resume(trainer.progress.iteration)
+        if trainer.progress.tested:
+            print(f"{run_id} is finished: its figures stand in {records.paths[0]}; --eval evaluates it again")
+            return
+        records.write("resume", iteration=trainer.progress.iteration, args=s.record(), **environment())
+    trainer.fit()
+    if trainer.progress.finished:
+        _test_the_best(trainer, s)
+    else:
+        print(f"stopped after {trainer.progress.iteration} iterations; --resume with more of them goes on from here")
+    records.close()
+
+
+def _test_the_best(trainer, s):
+    """Test the best model, and leave the state as that of the last, which the optimisers' state belongs to."""
+    domain = trainer.description["domain"]
+    trainer.model.load_state_dict(load_checkpoint(trainer.model_path, domain)["model"])
+    try:
+        test(trainer.model, trainer.splits["test"], s, trainer.records)
+    except KeyboardInterrupt:
+        raise Interrupted("training is finished and saved; the same command with --resume tests it again") from None
+    trainer.model.load_state_dict(load_checkpoint(trainer.state_path, domain)["model"])
+    trainer.progress.tested = True
+    trainer.save()
+
+
+def test(model, split, s, records):
+    """Write the TEST lines of a model: one-sample figures, then the importance-weighted NLL."""
+    measured = metrics.evaluate(model, split, s.seed)
+    records.write("test", **measured.as_dict(), final=True)
+    nll = metrics.importance_weighted_nll(
+        model, split, s.iw_nsamples, s.iw_batch, s.seed,
+        lambda batches: tqdm(batches, total=split.num_batches, desc="iw nll", leave=False,
+                             disable=not sys.stderr.isatty()))
+    if not math.isfinite(nll):
+        raise UserError(f"the importance-weighted NLL is {nll}: the posteriors are too narrow, or too far from the "
+                        "prior, for float32; train with a gentler setting")
+    ppl = metrics.perplexity(nll, measured)
+    records.write("iw", nll=nll, ppl=ppl if split.unit == "word" and math.isfinite(ppl) else None,
+                  nsamples=s.iw_nsamples)
+
+
+def _saved_state(best, description, s):
+    """The state to resume from; raises UserError if it is another run's."""
+    path = state_path(best)
+    saved = load_checkpoint(path, description["domain"])
+    if not {"model", "training", "args"} <= saved.keys():
+        raise UserError(f"{path}: a model, but not the state of a run to go on with; start again with --overwrite")
+    for name, its_own, ours in s.differences(saved_settings(saved)):
+        raise UserError(f"{path}: the run was started with {name} = {its_own}, not {ours}; resume it with what it was "
+                        "started with")
+    if any(saved[name] != description.get(name) for name in ("data", "vocabulary") if name in saved):
+        raise UserError(f"{path}: the data have changed since this run was started; put the old ones back, or start "
+                        "again with --overwrite or another --jobid")
+    return saved
+
+
+def _make_room(run_id, observer, s):
+    """Remove what an earlier run of this name left, with --overwrite or where nothing is lost by it; else raise
+    UserError."""
+    best, log = model_path(s.dataset, run_id), log_path(s.dataset, run_id)
+    files = [best, state_path(best), log.with_suffix(".log"), log]
+    there, statistics = [path for path in files if path.exists()], observer.files() if observer else []
+    if not s.overwrite:
+        if there and (best.exists() or _has_trained(log)):
+            goes_on = "--resume goes on with it, " if state_path(best).exists() else ""
+            raise UserError(f"{there[0]}: this run has been made before; {goes_on}--overwrite starts it again, "
+                            "--jobid N gives this one another name")
+        for path in statistics:
+            if path.exists():
+                raise UserError(f"{path}: statistics of an earlier run; --overwrite replaces them, or move them to "
+                                "another place first")
+    for path in (*there, *statistics):
+        path.unlink(missing_ok=True)
+
+
+def _has_trained(log):
+    """Whether JSON lines tell of any training; a run killed before its first report has nothing to lose."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    return '"event": "report"' in text or '"event": "val"' in text
