@@ -29,9 +29,9 @@ def main():
         model, vocabulary, s = TEXT.load(s.load_path, s, device)
         test(model, TEXT.read(s, device, ("test",), vocabulary)[0]["test"], s, Printer(words=True))
     elif s.decode_from:
-        sentences.decode(*TEXT.load(s.decode_from, s, device))
+        sentences.decode(*TEXT.load(s.decode_from, s, device, sentences.AS_TRAINED))
     elif s.encode:
-        sentences.encode(*TEXT.load(s.load_path, s, device))
+        sentences.encode(*TEXT.load(s.load_path, s, device, sentences.AS_TRAINED))
     else:
         train_and_test(TEXT.run_id(s), TEXT.begin(s, device), s, TEXT.recipe)
 

@@ -30,7 +30,7 @@ SPACE = Group("posterior mean space", (
             "half-step of a few points", "multiple"),
     Setting("zmin", number("(-inf, inf)"), "where the grid of z begins", -20.0),
     Setting("zmax", number("(-inf, inf)"), "where it ends", 20.0),
-    Setting("dz", number("(0, inf)"), "its step", 0.1),
+    Setting("dz", number("(-inf, inf)"), "its step", 0.1),
     Setting("num_plot", whole(1), "sentences to follow (default: 500, or 50 in single mode)", None),
     Setting("plot_niter", whole(1), "iterations between two clouds", 200),
     Setting("optim", one_of("sgd", "adam"), "sgd: rate 1.0; adam: rate 1e-3", "sgd")))
@@ -64,7 +64,7 @@ def check(s):
         s.parser.error("--momentum is that of SGD; --optim adam has its own")
     s.num_plot = s.num_plot or NUM_PLOT[s.plot_mode]
     s.max_iterations = s.max_iterations or MAX_ITERATIONS[s.plot_mode]
-    if not (s.zmin < s.zmax and s.dz < s.zmax - s.zmin < MOST_POINTS * s.dz):
+    if not (s.zmin < s.zmax and 0 < s.dz < s.zmax - s.zmin < MOST_POINTS * s.dz):
         s.parser.error(f"no grid of 2 to {MOST_POINTS} points from --zmin {s.zmin} to --zmax {s.zmax} in steps of "
                        f"--dz {s.dz}")
     if s.nz != 1:

@@ -25,7 +25,7 @@ from benchmarks.bench_text import load_into_textbook  # noqa: E402
 from benchmarks.textbook import TextbookVAE, textbook_beam_search  # noqa: E402
 from modules.generation import search as generation  # noqa: E402
 from modules.data.corpus import Vocabulary  # noqa: E402
-from modules.text import build_vae  # noqa: E402
+from modules.domains.text_domain import TEXT, build_vae  # noqa: E402
 
 VOCABULARY, NZ, NI, NH = 10_000, 32, 256, 256
 BEAM, MAX_LENGTH = 5, 30
@@ -88,7 +88,7 @@ def make_models():
     torch.manual_seed(0)
     vocabulary = Vocabulary([*Vocabulary().words, *(f"word{i}" for i in range(4, VOCABULARY))])
     config = {"nz": NZ, "ni": NI, "enc_nh": NH, "dec_nh": NH, "dec_dropout_in": 0.5, "dec_dropout_out": 0.5}
-    model = build_vae(config, vocabulary).eval()
+    model = build_vae(TEXT.settings(**config), vocabulary).eval()
     with torch.no_grad():
         for name, parameter in model.decoder.named_parameters():
             parameter *= EMBEDDING_SCALE if "embed" in name else SCALE

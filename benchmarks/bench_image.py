@@ -143,8 +143,8 @@ def check_agreement():
                 torch.manual_seed(seed)
                 expected = textbook_step(textbook, optimiser, x, 1.0, IMAGE.clip_norm)
                 torch.manual_seed(seed)
-                with trainer._only_encoder_gradients():
-                    loss = float(trainer.encoder_step(x, 1.0))
+                with trainer.algorithm.only_encoder_gradients():
+                    loss = float(trainer.algorithm.encoder_step(x, 1.0))
                 assert abs(loss - expected) <= tolerance * expected, (precision, clip, seed, loss, expected)
     check_evaluation(x)
 

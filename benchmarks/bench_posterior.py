@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.contest import peak_memory  # noqa: E402
 from modules.evaluation.model_posterior import posterior_mean  # noqa: E402
-from modules.text import build_vae  # noqa: E402
+from modules.domains.text_domain import TEXT, build_vae  # noqa: E402
 
 VOCABULARY, WORDS = 1004, 10
 CONFIG = {"nz": 1, "ni": 50, "enc_nh": 50, "dec_nh": 50, "dec_dropout_in": 0.5, "dec_dropout_out": 0.5}
@@ -57,7 +57,7 @@ def main():
 def cost_of_mean(way, scale, sentences):
     """(posterior means [sentences, 1], seconds, MiB by which this process's peak of memory grew)"""
     torch.manual_seed(0)
-    decoder = build_vae(CONFIG, range(VOCABULARY)).decoder.eval()
+    decoder = build_vae(TEXT.settings(**CONFIG), range(VOCABULARY)).decoder.eval()
     for parameter in decoder.parameters():
         parameter.data.mul_(scale)
     x = torch.randint(4, VOCABULARY, (sentences, WORDS + 2), dtype=torch.int32)

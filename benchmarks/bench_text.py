@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.contest import compare, make_trainer, peak_memory, project_rows, textbook_runs  # noqa: E402
 from benchmarks.textbook import TextbookVAE, textbook_read, textbook_step  # noqa: E402
 from modules.data.corpus import Corpus, TextSplit, read_corpus  # noqa: E402
-from modules.text import build_vae  # noqa: E402
+from modules.domains.text_domain import TEXT, build_vae  # noqa: E402
 from modules.training.recipe import TEXT  # noqa: E402
 
 DROPOUT = 0.5
@@ -123,8 +123,8 @@ def check_agreement(size, x):
                 torch.manual_seed(seed)
                 expected = textbook_step(textbook, optimiser, x.long(), 1.0, TEXT.clip_norm)
                 torch.manual_seed(seed)
-                with trainer._only_encoder_gradients():
-                    loss = float(trainer.encoder_step(x, 1.0))
+                with trainer.algorithm.only_encoder_gradients():
+                    loss = float(trainer.algorithm.encoder_step(x, 1.0))
                 assert abs(loss - expected) <= tolerance * expected, (precision, clip, seed, loss, expected)
 
 
@@ -133,7 +133,7 @@ def project_trainer(size, split, clip, precision, dropout, recipe=RECIPE):
     torch.manual_seed(0)
     config = {"nz": size.nz, "ni": size.ni, "enc_nh": size.nh, "dec_nh": size.nh, "dec_dropout_in": dropout,
               "dec_dropout_out": dropout}
-    model = build_vae(config, range(size.vocab), precision)
+    model = build_vae(TEXT.settings(**config, precision=precision), range(size.vocab))
     return make_trainer(model, split, recipe, clip)
 
 

@@ -14,7 +14,8 @@ import torch
 from benchmarks.textbook import textbook_step
 from modules.evaluation.metrics import evaluation_mode, importance_weighted_nll
 from modules.training.algorithm import optimise_encoder
-from modules.training.loop import Options, Trainer
+from modules.domains.text_domain import TEXT
+from modules.training.loop import Trainer
 
 TURN = 0.1              # seconds that one contestant computes before the next has its turn, at least one step
 PEAK_SIZE = 2048        # of the square matrices whose product gives the rate "of peak"
@@ -119,9 +120,8 @@ def project_rows(new_trainer, flops, few, iw_samples):
 
 def make_trainer(model, split, recipe, inner_clip):
     """A `Trainer` of `model` that keeps no records."""
-    options = Options(aggressive=False, kl_start=1.0, warm_up=0, epochs=1, test_nepoch=1, nsamples=1,
-                      inner_clip=inner_clip, momentum=0.0, save_every=0.0, seed=0)
-    return Trainer(model.train(), {"train": split}, recipe, options, records=None, model_path="unused",
+    s = TEXT.settings(inner_clip=inner_clip, warm_up=0, seed=0)     # of images, too
+    return Trainer(model.train(), {"train": split}, recipe, s, records=None, model_path="unused",
                    description={})
 
 
@@ -133,8 +133,8 @@ def outer_steps(trainer, count):
 
 def inner_steps(trainer, count):
     split = trainer.splits["train"]
-    with trainer._only_encoder_gradients():
-        optimise_encoder(lambda x: trainer.encoder_step(x, 1.0), split.batch([0], 0),
+    with trainer.algorithm.only_encoder_gradients():
+        optimise_encoder(lambda x: trainer.algorithm.encoder_step(x, 1.0), split.batch([0], 0),
                          lambda: split.random_batch(trainer.generator), split.units, count, count)
 
 

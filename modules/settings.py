@@ -52,9 +52,18 @@ class Group:
     of_run: bool = True
 
 
+class NoConfig(UserError):
+    """A data set has no config."""
+
+
 class Settings(SimpleNamespace):
-    """The values of some settings, by their names; `declared` are the `Setting`s of the run, {name: Setting}, `given`
-    the names that stood on the command line."""
+    """The values of some settings, by their names.
+
+    `declared` are the `Setting`s of the run, {name: Setting}, `given` the names that stood on the command line; `parser`
+    complains of flags that exclude each other, and `no_config` is the error of a data set without a config.
+    """
+
+    no_config = parser = None
 
     def record(self):
         """What a run keeps of its settings, as JSON takes it."""
@@ -67,15 +76,20 @@ class Settings(SimpleNamespace):
         return [(name, saved[name], ours[name]) for name, setting in self.declared.items()
                 if name in saved and saved[name] != ours[name] and not passed_over(setting)]
 
-    def as_trained(self, saved, path):
+    def need_config(self):
+        """Raise UserError if there is no config of the data set."""
+        if self.no_config:
+            raise self.no_config
+
+    def as_trained(self, saved, path, more):
         """These settings with what belongs to the model as in the record `saved` of the file `path`.
 
-        The batch size, too, unless it was given, since `mi` mixes q(z) over the batch. Raises UserError for a flag that
-        contradicts the model, or a record that cannot be.
+        So are the settings named in `more`, unless they were given. Raises UserError for a flag that contradicts the
+        model, or a record that cannot be.
         """
         values = dict(vars(self))
         for name, setting in self.declared.items():
-            if not setting.model and name != "batch_size":
+            if not setting.model and name not in more:
                 continue
             its_own = checked(setting, saved.get(name, setting.default), path)
             if name not in self.given:
@@ -103,8 +117,13 @@ def parse(groups, description, argv=None, dataset=None, fixed=None):
     early.add_argument("--dataset", nargs="?")
     named = early.parse_known_args(argv)[0].dataset or dataset
     declared = {setting.name: setting for group in groups if group.of_run for setting in group.settings}
-    values = {**read_config(named, declared), **(fixed or {})} if named else {}
-    parser = Parser(description=description.splitlines()[0])
+    defaults = {name: setting.default for name, setting in declared.items() if setting.default is not REQUIRED}
+    try:
+        values, no_config = read_config(named, declared) if named else defaults, None
+    except NoConfig as error:           # generating from a model that brings its settings needs none
+        values, no_config = defaults, error
+    values.update(fixed or {})
+    parser = Parser(description=description.partition("\n")[0])
     parser.add_argument("--dataset", default=dataset or argparse.SUPPRESS, required=dataset is None,
                         help="a name NAME with a config/config_NAME.py, which gives the settings that no flag gives")
     for group in groups:
@@ -114,7 +133,7 @@ def parse(groups, description, argv=None, dataset=None, fixed=None):
     given = vars(parser.parse_args(argv))
     orders = {setting.name: setting.default for group in groups if not group.of_run for setting in group.settings}
     return Settings(**{**orders, **values, **given}, declared={"dataset": Setting("dataset", text, ""), **declared},
-                    given=set(given), parser=parser)
+                    given=set(given), parser=parser, no_config=no_config)
 
 
 def flag(setting, default):
@@ -166,14 +185,14 @@ def checked(setting, value, path):
 
 
 def find_config(dataset):
-    """The config file of a data set; raises UserError that lists those there are."""
+    """The config file of a data set; raises NoConfig, which lists those there are."""
     folders = [Path("config"), REPOSITORY / "config"]
     for folder in folders:
         path = folder / f"config_{dataset}.py"
         if path.is_file():
             return path
     known = sorted({path.stem.removeprefix("config_") for folder in folders for path in folder.glob("config_*.py")})
-    raise UserError(f"config/config_{dataset}.py: no such file; --dataset is one of {', '.join(known)}, "
+    raise NoConfig(f"config/config_{dataset}.py: no such file; --dataset is one of {', '.join(known)}, "
                     "or a name whose config you write")
 
 

@@ -9,11 +9,10 @@ import torch
 
 import image
 import text
-from modules.config import load_config
 from modules.data.corpus import Vocabulary
-from modules.image import KEYS as IMAGE_KEYS
-from modules.image import build_vae as build_image_vae
-from modules.text import KEYS, build_vae
+from modules.domains.image_domain import IMAGE
+from modules.domains.text_domain import TEXT
+from modules.settings import parse
 from modules.training.checkpoint import save_checkpoint
 from tests.conftest import make_workspace
 
@@ -119,16 +118,15 @@ def folder(tmp_path_factory):
     here = Path.cwd()
     os.chdir(folder)
     try:
-        for domain, build, keys, dataset, more in [
-                ("text", lambda c: build_vae(c, Vocabulary(vocabulary)), KEYS, "tiny", {"vocabulary": vocabulary}),
-                ("image", build_image_vae, IMAGE_KEYS, "pictures", {})]:
-            config = load_config(dataset, keys, {})
-            model = build(config)
+        for domain, its, dataset, more in [("text", TEXT, "tiny", {"vocabulary": vocabulary}),
+                                           ("image", IMAGE, "pictures", {})]:
+            s = parse(its.groups, "", ["--dataset", dataset])
+            model = its.build(s, Vocabulary(vocabulary), None)
             own, theirs = model.state_dict(), torch.load(f"{domain}.pt", weights_only=True)
             for name, value in own.items():
                 if name in theirs:
                     value.copy_(theirs[name] * theirs.get(f"{name.removesuffix('weight')}mask", torch.ones(())))
-            save_checkpoint(f"own_{domain}.pt", {"domain": domain, "config": config, "model": own, **more})
+            save_checkpoint(f"own_{domain}.pt", {"domain": domain, "args": s.record(), "model": own, **more})
     finally:
         os.chdir(here)
     return folder
@@ -250,14 +248,14 @@ def test_the_other_scripts_file(refused, domain, other):
 
 def test_a_checkpoint_of_another_size(refused, folder):
     content = torch.load(folder / "own_text.pt", weights_only=True)
-    save_checkpoint(folder / "wrong.pt", {**content, "config": {**content["config"], "dec_nh": 9}})
+    save_checkpoint(folder / "wrong.pt", {**content, "args": {**content["args"], "dec_nh": 9}})
     assert "decoder.trans_linear.weight [8, 2] instead of [9, 2]" in refused("text", "wrong.pt")
 
 
 @pytest.mark.parametrize("change", [
-    {"model": 5}, {"model": {"encoder.linear.weight": "text"}}, {"config": 5}, {"config": {}}, {"vocabulary": 5},
-    {"vocabulary": ["red"]}, {"config": None}, {"model": None}, {"vocabulary": None},
-    {"config": {1: 2, "nz": 3}}], ids=str)
+    {"model": 5}, {"model": {"encoder.linear.weight": "text"}}, {"args": 5}, {"args": {}}, {"vocabulary": 5},
+    {"vocabulary": ["red"]}, {"args": None}, {"model": None}, {"vocabulary": None},
+    {"args": {1: 2, "nz": 3}}], ids=str)
 def test_a_checkpoint_with_nonsense_in_it(refused, folder, change):
     content = torch.load(folder / "own_text.pt", weights_only=True)
     save_checkpoint(folder / "wrong.pt", {**content, **change})

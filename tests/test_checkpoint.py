@@ -91,7 +91,7 @@ def test_a_device_that_is_really_full(saved):
 def test_a_log_on_a_full_device(tmp_path, suffix):
     (tmp_path / f"run.{suffix}").symlink_to("/dev/full")
     with pytest.raises(UserError, match="cannot write.*No space left on device.*--resume"):
-        Records(tmp_path, "run").write("a line", event="an event")
+        Records(tmp_path, "run", words=True).write("best")
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])

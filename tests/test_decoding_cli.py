@@ -13,7 +13,7 @@ import torch
 import text
 from modules.generation import sentences as decoding, search as generation, reconstruction
 from modules.data.corpus import Vocabulary
-from modules.text import build_vae
+from modules.domains.text_domain import TEXT, build_vae
 from modules.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.conftest import make_workspace, run_script
 
@@ -59,7 +59,7 @@ def sentences(decode, *flags):
 def model_of(folder):
     content = load_checkpoint(folder / "m.pt", "text")
     vocabulary = Vocabulary(content["vocabulary"])
-    model = build_vae(content["config"], vocabulary).eval()
+    model = build_vae(TEXT.settings(**content["args"]), vocabulary).eval()
     model.load_state_dict(content["model"])
     return model, vocabulary
 
@@ -179,7 +179,7 @@ def test_the_mean_needs_no_seed_and_the_sample_does(decode):
 @pytest.mark.parametrize("labels", [True, False])
 def test_labels_are_ignored_where_the_config_says_so(decode, trained, labels):
     content = load_checkpoint(trained / "m.pt", "text")
-    save_checkpoint(trained / "labels.pt", {**content, "config": {**content["config"], "label": labels}})
+    save_checkpoint(trained / "labels.pt", {**content, "args": {**content["args"], "label": labels}})
     (trained / "few.txt").write_text("5\tred green\nred green\n5\t\n\n")
     (lines,) = decode("--decode_from", "labels.pt", "--decode_input", "few.txt", "--decode_mean")[1].values()
     means = decode("--encode", "few.txt", "--load_path", "labels.pt")[1]["labels_few.npz"]["mean"]

@@ -15,7 +15,7 @@ import text
 from modules.evaluation import metrics
 from modules.data.images import ImageSplit
 from modules.models.gaussian import interpolate
-from modules.image import build_vae
+from modules.domains.image_domain import IMAGE, build_vae
 from modules.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.conftest import (NUMBER, TINY_IMAGES_CONFIG, assert_refused, events, images, make_image_workspace,
                             make_workspace, run_pattern, run_script)
@@ -81,7 +81,7 @@ def test_a_run_leaves_its_files_and_no_others(finished):
 def test_events_carry_the_figures_of_the_lines(finished):
     folder, ran, run_id = finished
     first, *others = events(folder, run_id)
-    assert first["event"] == "run" and first["config"]["img_size"] == [1, HEIGHT, WIDTH]
+    assert first["event"] == "run" and first["args"]["img_size"] == [1, HEIGHT, WIDTH]
     assert first["args"]["seed"] == int(run_id.rpartition("_")[2])
     for split in ("val", "test"):
         lines = re.findall(rf"{split.upper()} --- avg_loss: (\S+), kl: (\S+), mi: (\S+), recon: (\S+), nll: (\S+)\n"
@@ -133,7 +133,7 @@ def test_flags_run(call, image_workspace):
     assert re.fullmatch(run_pattern(words=False), ran.stdout)
     run_id = "tinyimages_aggressive1_ns1_kls1.0_warm10_0_0_783435"
     saved = load_checkpoint(saved_model(image_workspace, run_id), "image")
-    assert saved["config"]["dec_kernel_size"] == [3, 3] and saved["config"]["nz"] == 3
+    assert saved["args"]["dec_kernel_size"] == [3, 3] and saved["args"]["nz"] == 3
     assert {value.dtype for value in saved["model"].values() if value.is_floating_point()} == {torch.float32}
 
 
@@ -186,8 +186,8 @@ def test_any_number_of_samples_in_chunks_of_any_size(call, plain, samples, batch
 def model():
     """A small model in float64, in training mode, its running statistics far from those of any one batch."""
     torch.manual_seed(0)
-    model = build_vae({"img_size": [1, HEIGHT, WIDTH], "nz": 3, "enc_layers": [4], "dec_kernel_size": [5, 3, 3],
-                       "dec_layers": [4] * 3, "latent_feature_map": 2}).double()
+    model = build_vae(IMAGE.settings(img_size=[1, HEIGHT, WIDTH], nz=3, enc_layers=[4], dec_kernel_size=[5, 3, 3],
+                                     dec_layers=[4] * 3, latent_feature_map=2)).double()
     with torch.no_grad():
         for name, value in model.named_buffers():
             if "running" in name:
@@ -332,7 +332,7 @@ def test_reconstructions_stand_beside_their_originals(call, plain, count):
 def trained(path):
     """The model of a checkpoint, in evaluation mode."""
     content = load_checkpoint(path, "image")
-    model = build_vae(content["config"])
+    model = build_vae(IMAGE.settings(**content["args"]))
     model.load_state_dict(content["model"])
     return model.eval()
 
@@ -442,7 +442,7 @@ def test_bad_checkpoints(call, plain, image_workspace, flags):
     for content in (whole[:len(whole) // 2], b"", b"no checkpoint"):
         path.write_bytes(content)
         assert_refused(call(image.main, *ARGS, *flags, path, cwd=image_workspace), path)
-    save_checkpoint(path, {"domain": "text", "model": {}, "config": {}})
+    save_checkpoint(path, {"domain": "text", "model": {}, "args": {}})
     assert_refused(call(image.main, *ARGS, *flags, path, cwd=image_workspace), path, "text")
 
 

@@ -12,8 +12,9 @@ from modules.models.decoders.pixelcnn import MaskedConvolution, PixelCNNDecoder
 from modules.models.layers.elu import ELU
 from modules.models.encoders.resnet import ResNetEncoder
 from modules.models.gaussian import reparameterize
-from modules.training.loop import Options, Trainer
-from modules.training.recipe import IMAGE
+from modules.domains.image_domain import IMAGE
+from modules.training.algorithm import Algorithm1
+from modules.training.recipe import Recipe
 from modules.models.vae import VAE
 
 NZ = 3
@@ -251,22 +252,17 @@ def test_samples_follow_the_generator_and_show_progress():
 
 # ---------------------------------------------------------------------- freezing
 
-def options(inner_clip):
-    return Options(aggressive=True, kl_start=1.0, warm_up=0, epochs=1, test_nepoch=1, nsamples=1,
-                   inner_clip=inner_clip, momentum=0.0, save_every=0.0, seed=0)
-
-
 def encoder_step(inner_clip):
     """One inner step of a small model in float64: (model, its state before, its encoder's gradients)."""
     torch.manual_seed(0)
     encoder = random_weights(ResNetEncoder(NZ, [1, 6, 5], [4, 4]).double())
     model = VAE(encoder, make_decoder([3, 3, 3, 3])).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    recipe = type(IMAGE)(optimiser="adam", lr=1e-3, clip_norm=1e9)
-    trainer = Trainer(model, {}, recipe, options(inner_clip), None, "unused", {})
+    recipe = Recipe(optimiser="adam", lr=1e-3, clip_norm=1e9)
+    algorithm = Algorithm1(model, recipe, IMAGE.settings(inner_clip=inner_clip), recipe.lr)
     torch.manual_seed(1)
-    with trainer._only_encoder_gradients():
-        trainer.encoder_step(make_batch()[0], 0.7)
+    with algorithm.only_encoder_gradients():
+        algorithm.encoder_step(make_batch()[0], 0.7)
         frozen = [parameter.grad is None for parameter in model.decoder.parameters()]
     assert all(frozen) if inner_clip == "encoder" else not any(frozen)
     return model, before, {name: parameter.grad for name, parameter in model.encoder.named_parameters()}

@@ -14,27 +14,32 @@ from modules.data.corpus import TextSplit, read_corpus
 from modules.models.encoders.gaussian_encoder import GaussianEncoder
 from modules.command import UserError
 from modules.models.gaussian import reparameterize
-from modules.text import build_vae
-from modules.training import loop
+from modules.domains.text_domain import TEXT, build_vae
+from modules.training import algorithm, loop
 from modules.training.checkpoint import load_checkpoint
-from modules.training.loop import Options, Trainer
-from modules.training.recipe import IMAGE, TEXT
+from modules.training.loop import Trainer
+from modules.training.recipe import IMAGE
+from modules.training.recipe import TEXT as TEXT_RECIPE
+from modules.training.records import lines_of
 from modules.models.vae import VAE
 
-OPTIONS = Options(aggressive=True, kl_start=0.5, warm_up=1, epochs=2, test_nepoch=5, nsamples=1, inner_clip="joint",
-                  momentum=0, save_every=10, seed=1)
-FEW_STEPS = replace(TEXT, inner_steps=3, inner_test_every=2)
+SIZES = {"nz": 2, "ni": 4, "enc_nh": 5, "dec_nh": 6, "dec_dropout_in": 0.3, "dec_dropout_out": 0.3}
+OPTIONS = {"aggressive": 1, "kl_start": 0.5, "warm_up": 1, "epochs": 2, "test_nepoch": 5, "seed": 1}
+FEW_STEPS = replace(TEXT_RECIPE, inner_steps=3, inner_test_every=2)
 
 
 class ListRecords:
     """Records kept in lists."""
 
-    def __init__(self):
-        self.lines, self.events = [], []
+    def __init__(self, words=True):
+        self.lines, self.events, self.words = [], [], words
 
-    def write(self, line, **event):
-        self.lines += [line] if line is not None else []
-        self.events += [event] if event else []
+    def say(self, line):
+        self.lines.append(line)
+
+    def write(self, event, **values):
+        self.events.append({"event": event, **values})
+        self.lines += lines_of(self.events[-1], self.words)
 
     def named(self, event):
         return [e for e in self.events if e["event"] == event]
@@ -58,12 +63,11 @@ def make_trainer(text_data, tmp_path):
     def make(recipe=FEW_STEPS, **options):
         splits, vocabulary = text_data
         torch.manual_seed(0)
-        model = build_vae({"nz": 2, "ni": 4, "enc_nh": 5, "dec_nh": 6, "dec_dropout_in": 0.3, "dec_dropout_out": 0.3},
-                          vocabulary)
+        s = TEXT.settings(**{**SIZES, **OPTIONS, **options})
+        model = build_vae(s, vocabulary)
         for parameter in model.parameters():
             nn.init.normal_(parameter, std=0.5)
-        return Trainer(model.train(), splits, recipe,
-                       replace(OPTIONS, **options), ListRecords(), tmp_path / "models" / "tiny.pt",
+        return Trainer(model.train(), splits, recipe, s, ListRecords(), tmp_path / "models" / "tiny.pt",
                        {"domain": "text", "dataset": "tiny"})
     return make
 
@@ -107,8 +111,8 @@ def test_an_inner_step_moves_the_encoder_as_computed_by_hand(make_trainer, inner
     gradients, loss = hand_gradients(model, x, 0.3)
     assert norm(gradients, "decoder.") > 0.2 * norm(gradients, "encoder.") > 0     # else both clips look alike
     before = weights(model)
-    with trainer._only_encoder_gradients():
-        returned = trainer.encoder_step(x, 0.3)
+    with trainer.algorithm.only_encoder_gradients():
+        returned = trainer.algorithm.encoder_step(x, 0.3)
     assert isinstance(returned, torch.Tensor) and not returned.requires_grad
     assert float(returned) == pytest.approx(loss, rel=1e-5)
     scale = 0.7 * min(1.0, clip_norm / norm(gradients, clipped_over))
@@ -125,7 +129,7 @@ def test_an_outer_step_moves_decoder_or_both_as_computed_by_hand(make_trainer, j
     model, x = trainer.model, trainer.splits["train"].batch([0], 0)
     gradients, _ = hand_gradients(model, x, 1.0)
     before = weights(model)
-    trainer.decoder_step(x, 1.0, joint=joint)
+    trainer.algorithm.decoder_step(x, 1.0, joint=joint)
     assert norm(gradients) > 0.5
     for name, value in model.named_parameters():
         step = 0.5 / norm(gradients) * gradients[name] if joint or name.startswith("decoder.") else 0
@@ -136,7 +140,7 @@ def test_an_outer_step_moves_decoder_or_both_as_computed_by_hand(make_trainer, j
 def watched_inner_loop(monkeypatch):
     """Records, for each inner loop, whether it moved encoder and decoder and what gradients it left in the decoder."""
     seen = []
-    original = loop.optimise_encoder
+    original = algorithm.optimise_encoder
 
     def watch(trainer):
         def optimise_encoder(encoder_step, batch, *args):
@@ -154,7 +158,7 @@ def watched_inner_loop(monkeypatch):
                          "decoder": moved(before[1], trainer.model.decoder), "encoder_after": middle,
                          "decoder_gradients": sum(gradients, []), "steps": steps})
             return steps
-        monkeypatch.setattr(loop, "optimise_encoder", optimise_encoder)
+        monkeypatch.setattr(algorithm, "optimise_encoder", optimise_encoder)
         return seen
     return watch
 
@@ -181,11 +185,11 @@ def test_the_inner_loop_takes_fresh_batches_at_the_kl_weight_in_force(make_train
     """Algorithm 1: the batch of the outer loop first, then others at random; losses are compared per word."""
     trainer = make_trainer(replace(FEW_STEPS, inner_steps=6, inner_test_every=7), warm_up=3)
     train, seen, counted = trainer.splits["train"], [], []
-    monkeypatch.setattr(trainer, "encoder_step", lambda x, weight: seen.append((x, weight)) or torch.zeros(()))
+    monkeypatch.setattr(trainer.algorithm, "encoder_step", lambda x, weight: seen.append((x, weight)) or torch.zeros(()))
     monkeypatch.setattr(train, "units", lambda x: counted.append(x) or 1)
     x = train.batch([0], 0)
     trainer.outer_iteration(x)
-    random = torch.Generator().manual_seed(OPTIONS.seed)
+    random = torch.Generator().manual_seed(OPTIONS["seed"])
     expected = [x] + [train.random_batch(random) for _ in range(5)]
     assert len({id(batch) for batch in expected}) > 2
     assert all(batch is wanted for (batch, _), wanted in zip(seen, expected, strict=True))
@@ -276,7 +280,7 @@ def test_at_a_decay_the_best_weights_return_with_fresh_optimisers(make_trainer, 
     assert all(torch.equal(best["model"][name], value) for name, value in trainer.model.state_dict().items())
     saved = load_checkpoint(trainer.state_path, "text")
     assert all(torch.equal(saved["model"][name], value) for name, value in best["model"].items())
-    for name, live in (("encoder", trainer.encoder_optimiser), ("decoder", trainer.decoder_optimiser)):
+    for name, live in (("encoder", trainer.algorithm.encoder_optimiser), ("decoder", trainer.algorithm.decoder_optimiser)):
         assert len(live.state) == 0 and saved["training"][f"{name}_optimiser"]["state"] == {}
         (group,) = live.param_groups
         assert group["lr"] == 0.005
@@ -290,7 +294,7 @@ def test_optimisers_have_state_between_decays(make_trainer):
     """So that an empty state after a decay means something."""
     trainer = make_trainer(replace(FEW_STEPS, optimiser="adam"), aggressive=False, epochs=1)
     trainer.fit()
-    assert len(trainer.encoder_optimiser.state) > 0 and len(trainer.decoder_optimiser.state) > 0
+    assert len(trainer.algorithm.encoder_optimiser.state) > 0 and len(trainer.algorithm.decoder_optimiser.state) > 0
 
 
 def test_training_ends_at_the_last_decay(make_trainer, monkeypatch):
@@ -306,7 +310,8 @@ def test_training_ends_at_the_last_decay(make_trainer, monkeypatch):
 def test_each_epoch_takes_every_batch_once_in_a_new_order(make_trainer, monkeypatch):
     trainer = make_trainer(aggressive=False, epochs=3)
     seen = []
-    monkeypatch.setattr(trainer, "decoder_step", lambda x, weight, joint: seen.append(x))
+    monkeypatch.setattr(trainer.algorithm, "outer_iteration",
+                        lambda x, *_: seen.append(x) or (0, torch.zeros(1), torch.zeros(1, 2)))
     monkeypatch.setattr(trainer, "_report", lambda seconds: None)
     trainer.fit()
     train = trainer.splits["train"]
@@ -396,8 +401,8 @@ def test_the_loop_fits_whatever_has_an_encoder_a_decoder_and_a_split(tmp_path, a
     splits = {"train": Points(500, 0), "val": Points(300, 1), "test": Points(300, 2)}
     recipe = replace(IMAGE, lr=0.05, inner_steps=10, inner_test_every=5)
     trainer = Trainer(VAE(LinearEncoder(), LinearDecoder()), splits, recipe,
-                      replace(OPTIONS, aggressive=aggressive, inner_clip=inner_clip, epochs=12), ListRecords(),
-                      tmp_path / "points.pt", {"domain": "points"})
+                      TEXT.settings(**{**OPTIONS, "aggressive": aggressive, "inner_clip": inner_clip, "epochs": 12}),
+                      ListRecords(words=False), tmp_path / "points.pt", {"domain": "points"})
     trainer.fit()
     first, *_, last = trainer.records.named("val")
     exact = Points.exact_nll(splits["val"].points)

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from modules.config import REPOSITORY
+from modules.settings import REPOSITORY
 
 PROGRAM = """
 import resource, torch
-from modules import cli
+from modules.training.run import prepare_device
 {call}
 def use():
     torch.ones(2**24)       # 64 MiB: more than glibc keeps by itself
@@ -36,7 +36,7 @@ def page_faults(call):
 def test_the_device_of_a_command_keeps_what_tensors_leave(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     # small things may settle in what is kept, so that it grows once or twice; without, all is new each time
-    assert 5 * page_faults("cli.prepare_device()") < page_faults("")
+    assert 5 * page_faults("prepare_device()") < page_faults("")
 
 
 def test_another_c_library_changes_nothing(monkeypatch):

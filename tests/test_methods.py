@@ -8,13 +8,17 @@ import scipy.optimize
 import torch
 import torch.nn.functional as F
 
-from modules import image, text
+from modules.domains.image_domain import IMAGE
+from modules.domains.image_domain import build_vae as build_image_vae
+from modules.domains.text_domain import TEXT, build_vae
 from modules.evaluation import metrics
-from modules.methods.constraints import BatchNormMean, CommittedRate
+from modules import methods
+from modules.methods.annealing import annealed_weight
+from modules.methods.batch_norm import BatchNormMean
+from modules.methods.committed_rate import BoundedVariance
 from modules.models.gaussian import kl_to_standard_normal
-from modules.training.loop import Options, Trainer
-from modules.training.recipe import TEXT
-from modules.training.schedules import kl_penalty, kl_weight
+from modules.training.loop import Trainer
+from modules.training.recipe import TEXT as RECIPE
 from tests.test_loop import ListRecords, make_trainer, text_data        # noqa: F401  (fixtures)
 
 TEXT_CONFIG = {"nz": 3, "ni": 4, "enc_nh": 5, "dec_nh": 6, "dec_dropout_in": 0.3, "dec_dropout_out": 0.3,
@@ -33,13 +37,13 @@ def test_cyclical_annealing_is_that_of_the_paper(batches, start, warm_up, cycles
     for iteration in range(cycles * period):
         tau = (iteration % period + 1) / period
         expected = start + (1 - start) * min(1, tau / 0.5)
-        assert kl_weight(iteration, batches, start, warm_up, cycles) == pytest.approx(expected)
-    assert all(kl_weight(iteration, batches, start, warm_up, cycles) == 1.0
+        assert annealed_weight(iteration, batches, start, warm_up, cycles) == pytest.approx(expected)
+    assert all(annealed_weight(iteration, batches, start, warm_up, cycles) == 1.0
                for iteration in range(cycles * period, (cycles + 1) * period))
 
 
 def test_one_cycle_is_the_warm_up():
-    assert [kl_weight(i, 5, 0.1, 3, cycles=1) for i in range(40)] == [kl_weight(i, 5, 0.1, 3) for i in range(40)]
+    assert [annealed_weight(i, 5, 0.1, 3, cycles=1) for i in range(40)] == [annealed_weight(i, 5, 0.1, 3) for i in range(40)]
 
 
 def test_beta_multiplies_the_annealed_weight(make_trainer):                             # noqa: F811
@@ -72,6 +76,10 @@ def test_of_an_autoencoder_the_reconstruction_decides_what_is_best(make_trainer,
 
 # ------------------------------------------------------------------ free bits
 
+def free_bits(kl, free, over):
+    return methods.kl_penalty(TEXT.settings(free_bits=free, free_bits_over=over), kl)
+
+
 KL = torch.tensor([[0.30, 0.01, 2.0], [0.10, 0.05, 4.0], [0.50, 0.00, 6.0]], dtype=torch.float64)
 
 
@@ -82,7 +90,7 @@ KL = torch.tensor([[0.30, 0.01, 2.0], [0.10, 0.05, 4.0], [0.50, 0.00, 6.0]], dty
     (5.0, "dimension", 15.0),
     (4.31, "sum", 4.32), (4.33, "sum", 4.33), (0.0, "sum", 4.32)])
 def test_free_bits_are_the_larger_of_bound_and_mean_kl(free, over, expected):
-    assert float(kl_penalty(KL, free, over).mean()) == pytest.approx(expected)
+    assert float(free_bits(KL, free, over).mean()) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("free, over, pays", [
@@ -90,12 +98,12 @@ def test_free_bits_are_the_larger_of_bound_and_mean_kl(free, over, expected):
     (4.31, "sum", [True] * 3), (4.33, "sum", [False] * 3)])
 def test_what_is_free_has_no_gradient(free, over, pays):
     kl = KL.clone().requires_grad_()
-    kl_penalty(kl, free, over).sum().backward()
+    free_bits(kl, free, over).sum().backward()
     assert kl.grad.tolist() == [[float(p) for p in pays]] * 3
 
 
 def test_a_step_under_free_bits_is_the_one_computed_by_hand(make_trainer):              # noqa: F811
-    trainer = make_trainer(replace(TEXT, clip_norm=1e9), free_bits=0.02, nsamples=2)
+    trainer = make_trainer(replace(RECIPE, clip_norm=1e9), free_bits=0.02, nsamples=2)
     model, x = trainer.model.eval(), trainer.splits["train"].batch([0], 0)
     torch.manual_seed(5)
     mean, logvar = model.encoder(x)
@@ -105,7 +113,7 @@ def test_a_step_under_free_bits_is_the_one_computed_by_hand(make_trainer):      
     loss = model.decoder.reconstruction(x, z).mean() + 0.7 * sum(max(term, torch.tensor(0.02)) for term in kl)
     expected = torch.autograd.grad(loss, list(model.parameters()))
     torch.manual_seed(5)
-    trainer._gradients(x, 0.7)
+    trainer.algorithm.gradients(x, 0.7)
     for parameter, gradient in zip(model.parameters(), expected):
         torch.testing.assert_close(parameter.grad, gradient)
 
@@ -153,7 +161,7 @@ def test_a_batch_of_one_and_evaluation_use_the_running_statistics():
 @pytest.mark.parametrize("rate, nz", [(0.5, 1), (3.0, 32), (20.0, 2), (1e-3, 8)])
 def test_the_committed_rate_bounds_every_kl(rate, nz):
     torch.manual_seed(2)
-    constraint = CommittedRate(nz, rate).double()
+    constraint = BoundedVariance(nz, rate).double()
     mean, logvar = torch.randn(500, nz, dtype=torch.float64), 10 * torch.randn(500, nz, dtype=torch.float64)
     assert (kl_to_standard_normal(*constraint(mean, logvar)) >= rate * (1 - 1e-9)).all()
     nothing_said, anything = torch.zeros(1, nz, dtype=torch.float64), torch.full((1, nz), 200.0, dtype=torch.float64)
@@ -161,7 +169,7 @@ def test_the_committed_rate_bounds_every_kl(rate, nz):
 
 
 def test_the_variance_is_bounded_by_the_root_and_free_far_below():
-    constraint = CommittedRate(1, 0.7).double()
+    constraint = BoundedVariance(1, 0.7).double()
     root = scipy.optimize.brentq(lambda s: 0.5 * (s - math.log(s) - 1) - 0.7, 1e-9, 1 - 1e-9)
     mean = torch.zeros(3, 1, dtype=torch.float64)
     _, logvar = constraint(mean, torch.tensor([[50.0], [0.0], [-30.0]], dtype=torch.float64))
@@ -175,7 +183,7 @@ def test_the_variance_is_bounded_by_the_root_and_free_far_below():
 def test_the_language_model_is_an_lstm_by_itself():
     """Its likelihood against one computed with PyTorch's own pieces; exact from the first importance sample on."""
     torch.manual_seed(3)
-    model = text.build_vae({**TEXT_CONFIG, "model": "lm"}, range(9)).eval()
+    model = build_vae(TEXT.settings(**TEXT_CONFIG, model="lm"), range(9)).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.7)
     x, decoder = torch.randint(0, 9, (5, 7)), model.decoder
@@ -189,7 +197,7 @@ def test_the_language_model_is_an_lstm_by_itself():
 
 
 def test_the_pixelcnn_by_itself_sees_the_image_alone():
-    model = image.build_vae({**IMAGE_CONFIG, "model": "lm"}).eval()
+    model = build_image_vae(IMAGE.settings(**IMAGE_CONFIG, model="lm")).eval()
     assert model.decoder.main[0].main[0].main[0].in_channels == 1
     assert not [name for name, p in model.named_parameters() if p.numel() and "z_transform" in name]
     x = (torch.rand(6, 1, 5, 4) < 0.4).float()
@@ -203,7 +211,7 @@ def test_the_pixelcnn_by_itself_sees_the_image_alone():
 
 def test_without_a_latent_variable_there_is_no_information(text_data):                   # noqa: F811
     splits, vocabulary = text_data
-    model = text.build_vae({**TEXT_CONFIG, "model": "lm"}, vocabulary)
+    model = build_vae(TEXT.settings(**TEXT_CONFIG, model="lm"), vocabulary)
     measured = metrics.evaluate(model, splits["val"], seed=0)
     assert (measured.kl, measured.mi, measured.mi_agg, measured.active_units) == (0, 0, 0, 0)
 
@@ -211,10 +219,9 @@ def test_without_a_latent_variable_there_is_no_information(text_data):          
 @pytest.mark.parametrize("optimiser", ["sgd", "adam"])
 def test_the_decoder_alone_is_trained(text_data, tmp_path, optimiser):                   # noqa: F811
     splits, vocabulary = text_data
-    model = text.build_vae({**TEXT_CONFIG, "model": "lm"}, vocabulary)
-    options = Options(aggressive=False, kl_start=1.0, warm_up=0, epochs=3, test_nepoch=9, nsamples=1,
-                      inner_clip="joint", momentum=0, save_every=10, seed=1)
-    trainer = Trainer(model, splits, replace(TEXT, optimiser=optimiser, lr=0.01), options, ListRecords(),
+    model = build_vae(TEXT.settings(**TEXT_CONFIG, model="lm"), vocabulary)
+    s = TEXT.settings(**TEXT_CONFIG, model="lm", warm_up=0, epochs=3, test_nepoch=9, seed=1)
+    trainer = Trainer(model, splits, replace(RECIPE, optimiser=optimiser, lr=0.01), s, ListRecords(),
                       tmp_path / "m.pt", {"domain": "text", "dataset": "tiny"})
     before = metrics.evaluate(model, splits["val"], seed=0).loss
     trainer.fit()

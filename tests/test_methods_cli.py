@@ -4,12 +4,12 @@ import pytest
 import torch
 
 import image
-import modules.image
-import modules.text
 import text
 import toy
+from modules.domains.image_domain import IMAGE
+from modules.domains.text_domain import TEXT
 from modules.methods import semi_amortised
-from modules.methods.constraints import CommittedRate
+from modules.methods.committed_rate import BoundedVariance
 from modules.methods.semi_amortised import SemiAmortisedVAE
 from modules.training.checkpoint import load_checkpoint
 from tests.conftest import assert_refused, events, make_image_workspace, make_workspace
@@ -60,7 +60,7 @@ WIRING = {              # flags: what the model and the trainer have of them
     "--free_bits 0.25": {"free_bits": 0.25, "free_bits_over": "dimension"},
     "--free_bits 3 --free_bits_over sum": {"free_bits": 3, "free_bits_over": "sum"},
     "--bn_gamma 0.6": {"gamma": 0.6},
-    "--committed_rate 2": {"log_bound": CommittedRate(2, 2).log_bound},
+    "--committed_rate 2": {"log_bound": BoundedVariance(2, 2).log_bound},
     "--inner_clip encoder": {"inner_clip": "encoder"},
     "--nsamples 2 --test_nepoch 7 --save_every 3": {"nsamples": 2, "test_nepoch": 7, "save_every": 3},
     "--precision bf16": {"train_dtype": torch.bfloat16},
@@ -72,7 +72,7 @@ WIRING = {              # flags: what the model and the trainer have of them
 def test_a_flag_reaches_what_it_is_about(call, workspace, monkeypatch, flags, expected):
     seen = {}
     monkeypatch.setattr("modules.training.loop.Trainer.fit", lambda trainer: [
-        seen.update(vars(part)) for part in (trainer.options, *trainer.model.modules())])
+        seen.update(vars(part)) for part in (trainer.s, *trainer.model.modules())])
     assert call(text.main, *ARGS, *flags.split(), cwd=workspace).returncode == 0
     assert {name: seen.get(name) for name in expected} == expected
 
@@ -105,7 +105,7 @@ def test_inference_knows_the_weight_of_the_kl(call, workspace, monkeypatch):
 def test_published_constants_of_semi_amortised_inference():
     """Kim et al. 2018, as the paper that compares with them has it."""
     assert (semi_amortised.STEP_SIZE, semi_amortised.MOMENTUM, semi_amortised.CLIP_NORM) == (1.0, 0.5, 5.0)
-    assert (modules.text.KEYS["svi_steps"].default, modules.image.KEYS["svi_steps"].default) == (20, 10)
+    assert (TEXT.settings().svi_steps, IMAGE.settings().svi_steps) == (20, 10)
 
 
 @pytest.mark.parametrize("script, make, args, flags, sizes", [

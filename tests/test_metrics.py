@@ -19,7 +19,7 @@ from modules.models.gaussian import (kl_to_standard_normal, log_density, log_mix
                               reparameterize)
 from modules.evaluation.metrics import (active_units, aggregate_mutual_information, batch_mutual_information, evaluate,
                              importance_weighted_nll, mutual_information, perplexity, posteriors, quick_look)
-from modules.text import build_vae
+from modules.domains.text_domain import TEXT, build_vae
 from modules.models.vae import VAE
 
 
@@ -328,7 +328,7 @@ def split(corpus):
 def model(corpus):
     """A text VAE with large weights (no figure is near zero) and much dropout (which evaluation must end)."""
     torch.manual_seed(0)
-    model = build_vae({"nz": 3, "ni": 5, "enc_nh": 6, "dec_nh": 7, "dec_dropout_in": 0.6, "dec_dropout_out": 0.6},
+    model = build_vae(TEXT.settings(nz=3, ni=5, enc_nh=6, dec_nh=7, dec_dropout_in=0.6, dec_dropout_out=0.6),
                       corpus[1])
     with torch.no_grad():
         for parameter in model.parameters():

@@ -9,6 +9,7 @@ from collections import namedtuple
 
 import pytest
 import torch
+from filelock import FileLock
 
 import text
 from modules.training.checkpoint import load_checkpoint
@@ -184,8 +185,7 @@ def test_killed_and_resumed_the_whole_state_is_the_same(disturbed):
     for content in states:
         content["training"]["progress"].pop("seconds")
         content["training"].pop("records")      # the files' lengths, which the clock's digits change
-        for flag in ("resume", "save_every"):
-            content["args"].pop(flag)
+        content["args"].pop("save_every")
     assert whole["training"]["encoder_optimiser"]["state"]          # momentum, or Adam's: there is a state to lose
     assert [part for part in whole if not same(whole[part], pieces[part])] == []
 
@@ -196,7 +196,8 @@ def test_killed_and_resumed_the_log_is_the_same(disturbed):
     events = json_events(pieces)
     assert [event for event in events if event["event"] != "resume"] == json_events(whole)
     resumed = [event for event in events if event["event"] == "resume"]
-    assert resumed and all(event["args"]["resume"] and event["config"] == events[0]["config"] and "torch" in event
+    may_differ = dict.fromkeys(("epochs", "save_every"))
+    assert resumed and all({**event["args"], **may_differ} == {**events[0]["args"], **may_differ} and "torch" in event
                            for event in resumed)
 
 
@@ -307,12 +308,38 @@ def test_other_data_are_refused(call, finished, change, split):
     assert files(finished) == before
 
 
-def test_nothing_to_resume(call, workspace):
-    ran = call(text.main, *ARGS, "--resume", cwd=workspace)
-    assert ran.returncode == 2
-    (line,) = ran.stderr.splitlines()
-    assert "nothing to resume" in line and f"{RUN_ID}.resume.pt" in line
-    assert not (workspace / "models").exists() and not (workspace / "logs").exists()
+def test_resume_starts_where_there_is_nothing_to_go_on_with(call, workspace, finished):
+    ran = call(text.main, *ARGS, "--resume", "--epochs", EPOCHS, cwd=workspace)
+    assert ran.returncode == 0
+    assert log_lines(workspace) == log_lines(finished)
+
+
+def test_a_run_killed_before_its_first_report_has_nothing_to_lose(call, workspace, finished):
+    """The plain command starts it anew, and leaves no trace of what was there."""
+    for path in (workspace / "logs" / "tiny" / f"{RUN_ID}.jsonl", workspace / "logs" / "tiny" / f"{RUN_ID}.log",
+                 state_path(workspace)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"event": "run", "args": {}}\n' if path.suffix == ".jsonl" else "")
+    assert call(text.main, *ARGS, "--epochs", EPOCHS, cwd=workspace).returncode == 0
+    assert log_lines(workspace) == log_lines(finished)
+
+
+def test_a_run_whose_state_is_gone_is_not_started_again(call, finished):
+    state_path(finished).unlink()
+    before = files(finished)
+    ran = call(text.main, *ARGS, "--resume", cwd=finished)
+    assert ran.returncode == 2 and len(ran.stderr.splitlines()) == 1
+    assert f"{RUN_ID}.resume.pt" in ran.stderr and "--overwrite" in ran.stderr
+    assert files(finished) == before
+
+
+def test_one_process_at_a_time_holds_a_run(call, finished):
+    before = files(finished)
+    with FileLock(state_path(finished).with_name(f"{RUN_ID}.lock")):
+        ran = call(text.main, *ARGS, "--resume", "--epochs", EPOCHS + 1, cwd=finished)
+    assert ran.returncode == 2 and "another process" in ran.stderr and len(ran.stderr.splitlines()) == 1
+    (finished / "models" / "tiny" / f"{RUN_ID}.lock").unlink(missing_ok=True)
+    assert files(finished) == before
 
 
 @pytest.mark.parametrize("content", [lambda state: state.read_bytes()[:1000],

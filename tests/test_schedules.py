@@ -4,12 +4,13 @@ import pytest
 
 from modules.data.corpus import TextSplit, read_corpus
 from modules.training.recipe import IMAGE, TEXT, TOY
-from modules.training.schedules import AggressivePhase, LearningRateDecay, kl_weight
+from modules.methods.annealing import annealed_weight
+from modules.training.schedules import AggressivePhase, LearningRateDecay
 
 
 def weights(batches, start, warm_up, epochs):
     """The KL weights of a run, one list per epoch."""
-    return [[kl_weight(epoch * batches + i, batches, start, warm_up) for i in range(batches)]
+    return [[annealed_weight(epoch * batches + i, batches, start, warm_up) for i in range(batches)]
             for epoch in range(epochs)]
 
 

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 from torch.distributions import Independent, Normal, kl_divergence
 
-from modules import image, text
+from modules.domains.image_domain import IMAGE
+from modules.domains.image_domain import build_vae as build_image_vae
+from modules.domains.text_domain import TEXT, build_vae
 from modules.evaluation import metrics
 from modules.methods import semi_amortised
 from modules.models.layers.dropout import Dropout
@@ -99,7 +101,7 @@ def test_the_likelihood_takes_its_samples_from_the_refined_posterior():
 
 def text_model():
     torch.manual_seed(0)
-    model = text.build_vae({**TEXT_CONFIG, "model": "savae", "svi_steps": 4}, range(9))
+    model = build_vae(TEXT.settings(**TEXT_CONFIG, model="savae", svi_steps=4), range(9))
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.6)
     return model, torch.randint(0, 9, (3, 6))
@@ -107,7 +109,7 @@ def text_model():
 
 def image_model():
     torch.manual_seed(0)
-    model = image.build_vae({**IMAGE_CONFIG, "model": "savae", "svi_steps": 3})
+    model = build_image_vae(IMAGE.settings(**IMAGE_CONFIG, model="savae", svi_steps=3))
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):          # running statistics that have seen something
             nn.init.uniform_(module.running_mean, -0.3, 0.3), nn.init.uniform_(module.running_var, 0.5, 2)
@@ -149,7 +151,7 @@ def test_the_gradient_of_the_elbo_is_that_of_finite_differences(monkeypatch, bui
 
 def test_lstms_alone_stay_in_training_mode():
     """cuDNN differentiates them in no other; dropout and batch norm are as in evaluation."""
-    model = text.build_vae({**TEXT_CONFIG, "model": "savae", "svi_steps": 1}, range(9)).train()
+    model = build_vae(TEXT.settings(**TEXT_CONFIG, model="savae", svi_steps=1), range(9)).train()
     with semi_amortised._as_evaluated(model.decoder):
         modes = {name: module.training for name, module in model.decoder.named_modules()}
     assert {name for name, training in modes.items() if training} == {"lstm"}
@@ -157,7 +159,7 @@ def test_lstms_alone_stay_in_training_mode():
 
 
 def test_noise_comes_from_the_given_generator():
-    model = text.build_vae({**TEXT_CONFIG, "model": "savae", "svi_steps": 2}, range(9)).eval()
+    model = build_vae(TEXT.settings(**TEXT_CONFIG, model="savae", svi_steps=2), range(9)).eval()
     x = torch.tensor([[1, 5, 6, 2], [1, 7, 8, 2]])
     first, again = (model.posterior(x, torch.Generator().manual_seed(3))[0] for _ in range(2))
     assert torch.equal(first, again)
@@ -240,7 +242,7 @@ def test_refinement_sees_the_decoder_as_evaluation_does_and_leaves_it_as_it_was(
 def test_metrics_are_those_of_the_refined_posterior(text_data):           # noqa: F811
     splits, vocabulary = text_data
     torch.manual_seed(0)
-    model = text.build_vae({**TEXT_CONFIG, "model": "savae", "svi_steps": 3}, vocabulary)
+    model = build_vae(TEXT.settings(**TEXT_CONFIG, model="savae", svi_steps=3), vocabulary)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.6)
     encoded = metrics.posteriors(model.eval(), splits["val"], seed=3)

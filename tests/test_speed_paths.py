@@ -11,8 +11,10 @@ from modules.models.decoders.lstm_decoder import LSTMDecoder
 from modules.models.layers.vocabulary_softmax import CHUNK, token_nll
 from modules.models.layers.dropout import Dropout
 from modules.models.encoders.lstm_encoder import LSTMEncoder
-from modules.training.loop import Options, Trainer
-from modules.training.recipe import TEXT
+from modules.domains.text_domain import TEXT
+from modules.training.algorithm import Algorithm1
+from modules.training.recipe import TEXT as RECIPE
+from modules.training.recipe import Recipe
 from modules.models.vae import VAE
 
 VOCAB, NZ, NI, NH = 13, 3, 5, 7
@@ -175,11 +177,8 @@ def test_elbo_gradients_are_the_textbooks(models, x, kl_weight):
         assert_equal(parameter.grad, expected[textbook_name(name)].grad)
 
 
-def trainer_of(model, inner_clip, clip_norm):
-    options = Options(aggressive=True, kl_start=1.0, warm_up=0, epochs=1, test_nepoch=1, nsamples=1,
-                      inner_clip=inner_clip, momentum=0.0, save_every=0.0, seed=0)
-    recipe = type(TEXT)(clip_norm=clip_norm)
-    return Trainer(model, {}, recipe, options, records=None, model_path="unused", description={})
+def algorithm_of(model, inner_clip, clip_norm):
+    return Algorithm1(model, Recipe(clip_norm=clip_norm), TEXT.settings(inner_clip=inner_clip), RECIPE.lr)
 
 
 @pytest.mark.parametrize("clip_norm", [0.01, 1000.0])
@@ -187,23 +186,23 @@ def trainer_of(model, inner_clip, clip_norm):
 def test_an_inner_step_is_the_plain_one(models, x, inner_clip, clip_norm):
     """Same encoder as after loss, backward, clip_grad_norm_ and SGD on the textbook; the decoder does not move."""
     model, textbook = models
-    trainer = trainer_of(model, inner_clip, clip_norm)
+    algorithm = algorithm_of(model, inner_clip, clip_norm)
     torch.manual_seed(3)
-    with trainer._only_encoder_gradients():
-        trainer.encoder_step(x, 0.7)
+    with algorithm.only_encoder_gradients():
+        algorithm.encoder_step(x, 0.7)
         assert inner_clip == "joint" or all(parameter.grad is None for parameter in model.decoder.parameters())
     torch.manual_seed(3)
     textbook.loss(x, 0.7).mean().backward()
     clip_grad_norm_(textbook.parameters() if inner_clip == "joint" else textbook.encoder_parameters(), clip_norm)
-    torch.optim.SGD(textbook.encoder_parameters(), lr=TEXT.lr).step()
+    torch.optim.SGD(textbook.encoder_parameters(), lr=RECIPE.lr).step()
     expected = textbook.state_dict()
     for name, value in model.state_dict().items():
         assert_equal(value, expected[textbook_name(name)])
 
 
 def test_after_an_inner_loop_the_decoder_wants_gradients_again(models, x):
-    trainer = trainer_of(models[0], "encoder", TEXT.clip_norm)
-    with trainer._only_encoder_gradients():
-        trainer.encoder_step(x, 1.0)
-    trainer.decoder_step(x, 1.0, joint=False)
-    assert all(parameter.grad is not None for parameter in trainer.parameters)
+    algorithm = algorithm_of(models[0], "encoder", RECIPE.clip_norm)
+    with algorithm.only_encoder_gradients():
+        algorithm.encoder_step(x, 1.0)
+    algorithm.decoder_step(x, 1.0, joint=False)
+    assert all(parameter.grad is not None for parameter in algorithm.both)

@@ -4,13 +4,18 @@ import math
 import platform
 import re
 import shutil
+from dataclasses import replace
 
 import numpy
 import pytest
 import torch
 
 import text
-from modules import cli
+from modules import settings
+from modules.domains.domain import ORDERS, settle
+from modules.domains.text_domain import TEXT
+from modules.generation import sentences
+from modules.training.run import prepare_device
 from modules.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.conftest import (NUMBER, ROOT, TINY_CONFIG, assert_refused, events, make_workspace, run_pattern,
                             run_script)
@@ -80,7 +85,7 @@ def test_the_first_event_says_what_ran(finished):
     assert first["args"]["dataset"] == "tiny" and first["args"]["iw_nsamples"] == 20
     assert first["args"]["seed"] == 783435
     assert first["args"]["aggressive"] == int(run_id == AGGRESSIVE)
-    assert first["config"]["nz"] == 2 and first["config"]["dec_dropout_in"] == 0.2
+    assert first["args"]["nz"] == 2 and first["args"]["dec_dropout_in"] == 0.2
     assert (first["torch"], first["numpy"], first["python"]) == (
         torch.__version__, numpy.__version__, platform.python_version())
     if (ROOT / ".git").exists():
@@ -176,9 +181,9 @@ def test_mi_is_mixed_over_batches_of_the_size_of_training(call, plain, tmp_path,
     other = shutil.copytree(plain[0], tmp_path / "other")
     config = other / "config" / "config_tiny.py"
     config.write_text(config.read_text().replace('"batch_size": 4', '"batch_size": 2'))
-    sizes, load_split = [], text.text.load_split
-    monkeypatch.setattr(text.text, "load_split", lambda config, *more: sizes.append(config["batch_size"]) or load_split(
-        config, *more))
+    sizes = []
+    monkeypatch.setattr(text, "TEXT", replace(TEXT, read_splits=lambda s, *more: sizes.append(s.batch_size) or (
+        TEXT.read_splits(s, *more))))
     for flags in ([], ["--batch_size", 3]):
         ran = call(text.main, *ARGS, *flags, "--eval", "--load_path", f"models/tiny/{PLAIN}.pt", cwd=other)
         assert (ran.returncode, ran.stderr) == (0, "")
@@ -191,21 +196,21 @@ def test_another_seed_measures_under_other_noise(call, plain):
 
 # ---------------------------------------------------------------------- flags
 
-def parse(monkeypatch, *args):
-    monkeypatch.setattr("sys.argv", ["text.py", "--dataset", "tiny", *map(str, args)])
-    return text.parse_arguments()
+def parse(*args):
+    return settle(settings.parse((*TEXT.groups, ORDERS, sentences.DECODING), "text.py",
+                                 ["--dataset", "synthetic", *map(str, args)]))
 
 
 @pytest.mark.parametrize("task, seed", list(enumerate(
     [783435, 101, 202, 303, 404, 505, 606, 707, 808, 909])))
-def test_taskid_picks_the_seed_and_seed_wins(monkeypatch, task, seed):
-    assert parse(monkeypatch, "--taskid", task).seed == seed
-    assert parse(monkeypatch, "--taskid", task, "--seed", 5).seed == 5
-    assert parse(monkeypatch, "--seed", 0, "--taskid", task).seed == 0
+def test_taskid_picks_the_seed_and_seed_wins(task, seed):
+    assert parse("--taskid", task).seed == seed
+    assert parse("--taskid", task, "--seed", 5).seed == 5
+    assert parse("--seed", 0, "--taskid", task).seed == 0
 
 
-def test_defaults(monkeypatch):
-    args = parse(monkeypatch)
+def test_defaults():
+    args = parse()
     assert {name: getattr(args, name) for name in ("momentum", "nsamples", "iw_nsamples", "warm_up", "kl_start",
                                                    "aggressive", "jobid", "taskid", "inner_clip")} == {
         "momentum": 0, "nsamples": 1, "iw_nsamples": 500, "warm_up": 10, "kl_start": 1.0, "aggressive": 0, "jobid": 0,
@@ -230,7 +235,7 @@ def test_flags_win_over_the_config(call, workspace):
     assert (ran.returncode, ran.stderr) == (0, "")
     saved = trained(workspace, PLAIN)
     assert saved["model"]["encoder.linear.weight"].shape == (6, 8)
-    assert saved["config"]["nz"] == 3 and saved["config"]["batch_size"] == 2
+    assert saved["args"]["nz"] == 3 and saved["args"]["batch_size"] == 2
     lines = (workspace / "datasets" / "tiny_data" / "tiny.train.txt").read_text().splitlines()[:5]
     assert saved["vocabulary"][4:] == list(dict.fromkeys(" ".join(lines).split()))
     (val,) = (e for e in events(workspace, PLAIN) if e["event"] == "val")
@@ -347,7 +352,7 @@ def test_bad_checkpoints(call, plain, workspace):
     for content in (whole[:len(whole) // 2], b"", b"no checkpoint"):
         path.write_bytes(content)
         assert_refused(call(text.main, *ARGS, "--eval", "--load_path", path, cwd=workspace), path)
-    save_checkpoint(path, {"domain": "image", "model": {}, "config": {}})
+    save_checkpoint(path, {"domain": "image", "model": {}, "args": {}})
     assert_refused(call(text.main, *ARGS, "--eval", "--load_path", path, cwd=workspace), path, "image")
 
 
@@ -373,5 +378,5 @@ def test_the_flags_of_the_likelihood_reach_it(call, plain, monkeypatch):
 
 def test_a_gpu_would_compute_in_float32(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    cli.prepare_device()
+    prepare_device()
     assert torch.backends.cudnn.allow_tf32 is False

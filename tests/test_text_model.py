@@ -13,7 +13,7 @@ from modules.models.decoders.lstm_decoder import LSTMDecoder
 from modules.models.layers.dropout import Dropout
 from modules.models.encoders.lstm_encoder import LSTMEncoder
 from modules.models.gaussian import reparameterize
-from modules.text import build_vae
+from modules.domains.text_domain import TEXT, build_vae
 
 VOCAB, NZ, NI, NH = 11, 3, 5, 7
 
@@ -177,7 +177,7 @@ CONFIG = {"nz": 32, "ni": 30, "enc_nh": 20, "dec_nh": 25, "dec_dropout_in": 0.5,
 
 def test_the_published_initialisation():
     torch.manual_seed(0)
-    model = build_vae(CONFIG, Vocabulary(["<pad>", "<s>", "</s>", "<unk>", *map(str, range(500))]))
+    model = build_vae(TEXT.settings(**CONFIG), Vocabulary(["<pad>", "<s>", "</s>", "<unk>", *map(str, range(500))]))
     for name, parameter in model.named_parameters():
         bound = 0.1 if "embed" in name else 0.01
         values = parameter.detach().double()
@@ -188,7 +188,7 @@ def test_the_published_initialisation():
 
 
 def test_parameter_names_and_shapes_are_those_of_the_authors_files():
-    model = build_vae(CONFIG, Vocabulary())
+    model = build_vae(TEXT.settings(**CONFIG), Vocabulary())
     assert {name: tuple(value.shape) for name, value in model.state_dict().items()} == {
         "encoder.embed.weight": (4, 30),
         "encoder.lstm.weight_ih_l0": (80, 30), "encoder.lstm.weight_hh_l0": (80, 20),
@@ -214,7 +214,7 @@ def test_dropout_acts_in_training_only(batch, dropout_in, dropout_out):
 
 def test_each_dropout_of_the_config_has_its_place():
     config = {"nz": 2, "ni": 3, "enc_nh": 4, "dec_nh": 4, "dec_dropout_in": 0.1, "dec_dropout_out": 0.4}
-    decoder = build_vae(config, range(VOCAB)).decoder
+    decoder = build_vae(TEXT.settings(**config), range(VOCAB)).decoder
     assert (decoder.dropout_in.p, decoder.dropout_out.p) == (0.1, 0.4)
 
 

@@ -231,7 +231,7 @@ def test_bad_flags_of_figures(workspace, call, script, flags):
 
 @pytest.mark.parametrize("args, says", [(["--nz", "2"], "one latent"), (["--dz", "0"], "no grid"),
                                         (["--zmin", "7"], "no grid"), (["--plot_mode", "double"], "plot_mode"),
-                                        (["--zmax", "inf"], "no grid"), (["--dz", "1e-9"], "no grid"),
+                                        (["--zmax", "inf"], "--zmax"), (["--dz", "1e-9"], "no grid"),
                                         (["--eval", "--load_path", "m.pt"], "text.py"),
                                         (["--optim", "adam", "--momentum", "0.5"], "--momentum")])
 def test_bad_flags(workspace, call, args, says):

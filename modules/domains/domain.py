@@ -7,7 +7,7 @@ from typing import Callable
 from modules import methods
 from modules.data.corpus import Vocabulary
 from modules.models.layers.precision import PRECISIONS
-from modules.settings import MOST, Group, Setting, number, one_of, path, saved_settings, switch, whole
+from modules.settings import MOST, Group, Setting, Settings, number, one_of, path, saved_settings, switch, whole
 from modules.training.checkpoint import load_model_file, load_weights
 from modules.training.recipe import Recipe
 
@@ -49,8 +49,8 @@ class Domain:
     groups      the `Group`s of its settings
     run_name    format of a run's name, of the settings by name and the {methods}' part
     recipe      the constants of its published runs
-    read        read(s, device, names, vocabulary=None) -> ({name: split}, Vocabulary or None) for names among "train",
-                "val" and "test"
+    read_splits read_splits(s, device, names, vocabulary=None) -> ({name: split}, Vocabulary or None) for names among
+                "train", "val" and "test"
     build       build(s, vocabulary, source) -> a model with the published initialisation; raises UserError, naming the
                 `source` of the settings, if none can be made of them
     has_words   whether there is a vocabulary
@@ -60,7 +60,7 @@ class Domain:
     groups: tuple
     run_name: str
     recipe: Recipe
-    read: Callable
+    read_splits: Callable
     build: Callable
     has_words: bool = False
 
@@ -68,8 +68,20 @@ class Domain:
         """The name of a run's files."""
         return self.run_name.format(**vars(s), methods=methods.tag(s))
 
+    def settings(self, **values):
+        """Settings made in code: the defaults, and these values."""
+        declared = {setting.name: setting for group in self.groups for setting in group.settings}
+        return Settings(**{**{name: setting.default for name, setting in declared.items()}, **values},
+                        declared=declared, given=set(values))
+
+    def read(self, s, device, names, vocabulary=None):
+        """`read_splits`, of a data set that has a config."""
+        s.need_config()
+        return self.read_splits(s, device, names, vocabulary)
+
     def begin(self, s, device):
         """What a run begins with: (model, splits, what a saved model says of itself)."""
+        s.need_config()
         methods.check(s)
         splits, vocabulary = self.read(s, device, ("train", "val", "test"))
         model = self.build(s, vocabulary, f"config/config_{s.dataset}.py").to(device)
@@ -78,18 +90,20 @@ class Domain:
                        **({"vocabulary": vocabulary.words} if vocabulary else {})}
         return model, splits, description
 
-    def load(self, path, s, device):
+    def load(self, path, s, device, as_trained=("batch_size",)):
         """A saved model on the device, in evaluation mode: (model, Vocabulary or None, the settings it has with those
         of the command).
 
-        A checkpoint of this project has its settings and vocabulary inside. Of a plain state dict, as the authors' code
+        A checkpoint of this project has its settings and vocabulary inside; besides those of the model, the settings
+        `as_trained` are its own unless a flag says otherwise, since `mi` mixes q(z) over the batch. Of a plain state dict, as the authors' code
         saves it, the settings are those of the dataset, and the vocabulary is made from its training file.
         """
         content, vocabulary = load_model_file(path, self.name), None
         if "args" in content:
-            s = s.as_trained(saved_settings(content), path)
+            s = s.as_trained(saved_settings(content), path, as_trained)
             vocabulary = Vocabulary.of_file(content.get("vocabulary"), path) if self.has_words else None
         else:
+            s.need_config()
             about = f"{path}: a plain state dict, {len(content['model'])} tensors; read with the config of {s.dataset}"
             if self.has_words:
                 _, vocabulary = self.read(s, "cpu", ("train",))

@@ -19,6 +19,7 @@ from modules.settings import Group, Setting, number, one_of, path, switch, whole
 ENCODE_BATCH = 256      # sentences of one length that the encoder reads at once
 MAX_LENGTH = 100        # words of a sentence from the prior, at most
 PART = 1000             # sentences generated between two updates of the progress bar
+AS_TRAINED = ("batch_size", "label")       # besides the model: lines are read as those that it was trained on
 
 DECODING = Group("decoding, into samples/", (
     Setting("decode_from", path, "generate sentences from this saved model", None),

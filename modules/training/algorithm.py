@@ -45,17 +45,12 @@ class Algorithm1:
         """
         steps = 0
         if aggressive:
-            with self._only_encoder_gradients():
+            with self.only_encoder_gradients():
                 steps = optimise_encoder(lambda batch: self.encoder_step(batch, weight), x,
                                          lambda: train.random_batch(generator), train.units,
                                          self.recipe.inner_steps, self.recipe.inner_test_every)
             phi_moved()
-        reconstruction, kl = self.decoder_step(x, weight)
-        if not aggressive:
-            self.encoder_optimiser.step()
-            phi_moved()
-        self.decoder_optimiser.step()
-        return steps, reconstruction, kl
+        return steps, *self.decoder_step(x, weight, joint=not aggressive, phi_moved=phi_moved)
 
     def encoder_step(self, x, weight):
         """Lines 5 to 8: one step on phi alone; returns the loss summed over the batch, left on the device."""
@@ -64,11 +59,15 @@ class Algorithm1:
         self.encoder_optimiser.step()
         return loss.sum()
 
-    def decoder_step(self, x, weight):
-        """Lines 10 and 11 up to the update: clipped gradients of theta and phi; returns reconstruction [batch] and KL
+    def decoder_step(self, x, weight, joint, phi_moved=lambda: None):
+        """Lines 10 and 11: one step on theta, or with `joint` on theta and phi; returns reconstruction [batch] and KL
         [batch, nz]."""
         _, reconstruction, kl = self.gradients(x, weight)
         self._clip(self.both, self.both)
+        if joint:
+            self.encoder_optimiser.step()
+            phi_moved()
+        self.decoder_optimiser.step()
         return reconstruction, kl
 
     def gradients(self, x, weight):
@@ -91,7 +90,7 @@ class Algorithm1:
         clip_grads_with_norm_(parameters, self.recipe.clip_norm, norm, foreach=True)
 
     @contextmanager
-    def _only_encoder_gradients(self):
+    def only_encoder_gradients(self):
         """Within: no gradient for theta if `--inner_clip encoder` says that nobody reads it.
 
         The running statistics of the decoder's batch norm, which evaluation uses, follow the encoder in either case.

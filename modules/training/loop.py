@@ -45,6 +45,21 @@ class Progress:
                       "decay": LearningRateDecay(**saved["decay"])})
 
 
+class Observer:
+    """What is told of each half-step of a training; this one does nothing with it."""
+
+    def __call__(self, half, trainer):
+        """half is "start" before the first iteration, then "encoder" when phi has moved (after the whole inner loop
+        while aggressive) and "decoder" when theta has, by turns."""
+
+    def resume(self, iteration):
+        """Training goes on after that many outer iterations."""
+
+    def files(self):
+        """What earlier runs have left in the place of its files."""
+        return []
+
+
 class Trainer:
     """Trains one VAE by algorithm 1, epoch after epoch, keeps records, and can stop and go on at any outer iteration.
 
@@ -55,14 +70,13 @@ class Trainer:
     records      where events go (`modules.training.records.Records`)
     model_path   where the best model is kept; the full state lies beside it as `<id>.resume.pt`
     description  what a saved model says of itself (domain, dataset, args, vocabulary), a dict
-    observer     called as observer(half, trainer): half is "start" before the first iteration, then "encoder" when phi
-                 has moved (after the whole inner loop while aggressive) and "decoder" when theta has, by turns
+    observer     told of each half-step, as an `Observer` is
     """
 
     def __init__(self, model, splits, recipe, s, records, model_path, description, observer=None):
         self.model, self.splits, self.recipe, self.s = model, splits, recipe, s
         self.records, self.description = records, description
-        self.observer = observer or (lambda half, trainer: None)
+        self.observer = observer or Observer()
         self.model_path = Path(model_path)
         self.state_path = state_path(model_path)
         self.device = model.device
@@ -228,6 +242,7 @@ class Trainer:
         if training["cuda_rng"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(training["cuda_rng"], self.device)
         self.records.rewind(training["records"])
+        self.observer.resume(self.progress.iteration)
 
     def _stop(self):
         self.save()

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from modules.command import Interrupted, UserError
 from modules.evaluation import metrics
 from modules.settings import saved_settings
 from modules.training.checkpoint import load_checkpoint
-from modules.training.loop import Trainer, state_path
+from modules.training.loop import Observer, Trainer, state_path
 from modules.training.memory import keep_freed_memory
 from modules.training.records import Records, environment
 
@@ -40,45 +40,54 @@ def log_path(dataset, run_id, suffix=".jsonl", logs=LOGS):
     return Path(logs, dataset, f"{run_id}{suffix}")
 
 
-def train_and_test(run_id, beginning, s, recipe, observer=None):
+def train_and_test(run_id, beginning, s, recipe, observer=Observer()):
     """Train a model, or go on training it, then evaluate its best weights on the test split.
 
     `beginning` is what `Domain.begin` returns. Files are `models/<dataset>/<run_id>.pt` and
-    `logs/<dataset>/<run_id>.{log,jsonl}`. `observer` is the `Trainer`'s, with methods `resume(iteration)` and `files()`,
-    what earlier runs left in its place, besides; with `--max_iterations` training may stop early, and is then not
-    tested. Raises UserError if there are files of a run already and neither --resume nor --overwrite says what to do.
+    `logs/<dataset>/<run_id>.{log,jsonl}`. `observer` is the `Trainer`'s. With `--max_iterations` training may stop
+    early, and is then not tested. Raises UserError if there are files of a run already and neither --resume nor
+    --overwrite says what to do.
     """
-    with _held(model_path(s.dataset, run_id)):
-        _train_and_test(run_id, *beginning, s, recipe, observer)
+    model, splits, description = beginning
+    best = model_path(s.dataset, run_id)
+    starts = not (s.resume and state_path(best).exists())
+    if starts:
+        methods.begin(s, model, description)
+    with _held(best):
+        saved = None if starts else _saved_state(best, description, s)
+        if starts:
+            _make_room(run_id, observer, s)
+        records = Records(LOGS / s.dataset, run_id, words=splits["test"].unit == "word")
+        trainer = Trainer(model, splits, recipe, s, records, best, description, observer)
+        _train_from(trainer, saved, run_id)
+        records.close()
 
 
 @contextmanager
 def _held(best):
     """Within: no other process can be at the run whose best model is `best`. Raises UserError if one is."""
-    best.parent.mkdir(parents=True, exist_ok=True)
+    lock = best.with_suffix(".lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(best.with_suffix(".lock"), timeout=0):
-            yield
+        with FileLock(lock, timeout=0):
+            try:
+                yield
+            finally:
+                with suppress(OSError):         # a system that cannot remove a file that is open
+                    lock.unlink()
     except Timeout:
-        raise UserError(f"{best.with_suffix('.lock')}: another process is at this run; wait for it, or give this run "
-                        "another name with --jobid N") from None
+        raise UserError(f"{lock}: another process is at this run; wait for it, or give this run another name with "
+                        "--jobid N") from None
 
 
-def _train_and_test(run_id, model, splits, description, s, recipe, observer):
-    best = model_path(s.dataset, run_id)
-    saved = _saved_state(best, description, s) if s.resume and state_path(best).exists() else None
-    if saved is None:
-        methods.begin(s, model, description)
-        _make_room(run_id, observer, s)
-    records = Records(LOGS / s.dataset, run_id, words=splits["test"].unit == "word")
-    trainer = Trainer(model, splits, recipe, s, records, best, description, observer)
+def _train_from(trainer, saved, run_id):
+    """Train from the state `saved` (None: from the start) to the end, and test the best model."""
+    s, records = trainer.s, trainer.records
     if saved is None:
         records.write("run", id=run_id, args=s.record(), **environment())
         trainer.save()
     else:
         trainer.resume(saved)
-        if observer:
-            observer.resume(trainer.progress.iteration)
         if trainer.progress.tested:
             print(f"{run_id} is finished: its figures stand in {records.paths[0]}; --eval evaluates it again")
             return
@@ -88,7 +97,6 @@ def _train_and_test(run_id, model, splits, description, s, recipe, observer):
         _test_the_best(trainer, s)
     else:
         print(f"stopped after {trainer.progress.iteration} iterations; --resume with more of them goes on from here")
-    records.close()
 
 
 def _test_the_best(trainer, s):
@@ -140,9 +148,12 @@ def _make_room(run_id, observer, s):
     UserError."""
     best, log = model_path(s.dataset, run_id), log_path(s.dataset, run_id)
     files = [best, state_path(best), log.with_suffix(".log"), log]
-    there, statistics = [path for path in files if path.exists()], observer.files() if observer else []
+    there, statistics = [path for path in files if path.exists()], observer.files()
     if not s.overwrite:
         if there and (best.exists() or _has_trained(log)):
+            if s.resume:
+                raise UserError(f"{state_path(best)}: the state to go on from is missing; put it back, or start again "
+                                "with --overwrite")
             goes_on = "--resume goes on with it, " if state_path(best).exists() else ""
             raise UserError(f"{there[0]}: this run has been made before; {goes_on}--overwrite starts it again, "
                             "--jobid N gives this one another name")
