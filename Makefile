@@ -1,4 +1,5 @@
 # make test   the whole test suite
+# make lint   ruff: likely mistakes, and whether the code is laid out as ruff does it
 # make demo   collapse and its cure on synthetic data, in minutes
 # make figures   the pictures of the README, from toy runs of its own, into images/
 # They need only Python >= 3.10: each creates .venv and installs the pinned requirements there.
@@ -14,10 +15,14 @@ CLOUD := --plot_mode multiple --max_iterations 2000 --num_plot 200 --overwrite
 PATH_OF_ONE := --plot_mode single --max_iterations 40 --overwrite
 IN_BUILD = mkdir -p build/$@ && cd build/$@ && ../../$(RUN) ../..
 
-.PHONY: test demo figures
+.PHONY: test lint demo figures
 
 test: $(VENV)/installed
 	$(RUN) -m pytest -q
+
+lint: $(VENV)/installed
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
 
 demo: $(VENV)/installed
 	$(IN_BUILD)/prepare_data.py --dataset synthetic --generate
