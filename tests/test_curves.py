@@ -90,3 +90,4 @@ def test_what_the_legend_calls_a_run(tmp_path):
     of_config = {"args": {**settings, "jobid": 0, "bn_gamma": None}, "config": {"bn_gamma": 0.6}}
     assert run_label(tmp_path / "x.jsonl", of_config) == "ptb aggressive + anneal, batch norm 0.6 (101)"
     assert run_label(tmp_path / "x.jsonl", {}) == run_label(tmp_path / "x.jsonl", {"args": {}}) == "x"
+    assert run_label(tmp_path / "$x$.jsonl", {}) == r"\$x\$"

