@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "plot_scripts")]
 os.environ.setdefault("OMP_NUM_THREADS", "1")       # before torch starts: on tiny tensors, more threads only wait
 os.environ["CUDA_VISIBLE_DEVICES"] = ""             # figures are compared digit by digit; test_cuda.py has the GPU
 

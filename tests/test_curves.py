@@ -2,13 +2,14 @@
 
 import shutil
 
+import plot_epochs
+import plot_runs
 import pytest
 from matplotlib import pyplot
 
 from modules.reports.curves import epochs_figure, run_label, runs_figure
 from modules.reports.log_reader import read_epochs, read_events
 from tests.test_log_reader import AGGRESSIVE, EARLIER, PLAIN
-from tests.test_toy import plot_script
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +27,7 @@ def test_figure_5_has_a_panel_a_run():
     panels = epochs_figure([PLAIN, AGGRESSIVE, PLAIN], ["plain", "aggressive", "again"]).axes
     assert [panel.get_title() for panel in panels] == ["plain", "aggressive", "again"]
     for panel, log in zip(panels, (PLAIN, AGGRESSIVE)):
-        recorded = read_epochs(log)
+        recorded, _ = read_epochs(log)
         drawn = list(curves(panel).values())
         assert drawn[:3] == [(recorded["epoch"], recorded[name]) for name in ("kl", "mi", "kl_agg")]
     assert curves(panels[1])["end of the aggressive phase"][0] == [6, 6]        # its seventh epoch
@@ -35,7 +36,7 @@ def test_figure_5_has_a_panel_a_run():
 
 def test_the_script_of_figure_5(call, tmp_path, monkeypatch):
     """It takes text logs, too, and names a run by its method where the log tells, else by its file."""
-    script = plot_script("plot_epochs")
+    script = plot_epochs
     earlier = tmp_path / "earlier.log"
     earlier.write_text(EARLIER)
     alone = shutil.copy(PLAIN, tmp_path)
@@ -72,7 +73,7 @@ def test_the_legend_stays_in_the_picture():
 
 
 def test_which_panels(call, tmp_path, monkeypatch):
-    script = plot_script("plot_runs")
+    script = plot_runs
     saved = []
     monkeypatch.setattr(script.figures, "save_figure", lambda figure, path, **options: saved.append(figure))
     for flags, titles in (((), ["mutual information of x and z", "KL(q(z|x) || p(z))"]),
@@ -89,3 +90,4 @@ def test_what_the_legend_calls_a_run(tmp_path):
     of_config = {"args": {**settings, "jobid": 0, "bn_gamma": None}, "config": {"bn_gamma": 0.6}}
     assert run_label(tmp_path / "x.jsonl", of_config) == "ptb aggressive + anneal, batch norm 0.6 (101)"
     assert run_label(tmp_path / "x.jsonl", {}) == run_label(tmp_path / "x.jsonl", {"args": {}}) == "x"
+    assert run_label(tmp_path / "$x$.jsonl", {}) == r"\$x\$"

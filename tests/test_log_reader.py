@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from modules.command import UserError
-from modules.reports.log_reader import aggressive_epochs, read_epochs, read_events
+from modules.reports.log_reader import read_epochs, read_events
 from tests.conftest import ROOT, run_script
 
 EXAMPLES = ROOT / "logs" / "examples" / "ptb"
@@ -67,21 +67,21 @@ def write(tmp_path):
 def test_a_log_of_earlier_code(write):
     """It has no kl_agg; lines that nobody knows and the test figures are passed over."""
     path = write(EARLIER)
-    epochs = read_epochs(path)
+    epochs, aggressive = read_epochs(path)
     assert list(epochs) == ["epoch", "kl", "mi", "kl_agg"]
     assert epochs["epoch"] == [0, 1, 2, 3]
     assert epochs["kl"] == pytest.approx([3.8495, 2.5, 0.1, math.nan], nan_ok=True)
     assert epochs["mi"] == pytest.approx([2.1795, 2.0, 0.0, math.nan], nan_ok=True)
     assert epochs["kl_agg"] == pytest.approx([1.67, 0.5, 0.1, math.nan], nan_ok=True)
-    assert aggressive_epochs(path) == 2
-    assert aggressive_epochs(write(EARLIER.replace("STOP BURNING\n", ""))) is None
+    assert aggressive == 2
+    assert read_epochs(write(EARLIER.replace("STOP BURNING\n", "")))[1] is None
 
 
 def test_a_text_log_of_ours(write):
     """kl_agg is what stands below VAL, not below TEST; where it is not there yet, it is KL - MI."""
-    assert read_epochs(write(OURS)) == {"epoch": [0, 1], "kl": [0.7519, 0.7455], "mi": [0.2298, 0.4387],
-                                        "kl_agg": [0.5033, pytest.approx(0.3068)]}
-    assert read_epochs(str(write(OURS.replace("\n", "\r\n"))))["kl_agg"][0] == 0.5033
+    assert read_epochs(write(OURS))[0] == {"epoch": [0, 1], "kl": [0.7519, 0.7455], "mi": [0.2298, 0.4387],
+                                           "kl_agg": [0.5033, pytest.approx(0.3068)]}
+    assert read_epochs(str(write(OURS.replace("\n", "\r\n"))))[0]["kl_agg"][0] == 0.5033
 
 
 @pytest.mark.parametrize("tail", ["VAL", "VAL --- avg_loss: 9.1, kl: 0.7", "VAL --- avg_loss: 9.1, kl: 0.7, mi: 0.2",
@@ -95,32 +95,30 @@ def test_json_lines_win_over_the_text_beside_them(write):
     expected = {"epoch": [0, 1], "kl": [0.75185, 0.5], "mi": [0.22978, 0.25], "kl_agg": [0.50328, 0.25]}
     log = write(EARLIER)
     json_log = write(json_lines(EVENTS), "run.jsonl")
-    assert read_epochs(log) == read_epochs(json_log) == expected
-    assert aggressive_epochs(log) == aggressive_epochs(json_log) == 2
+    assert read_epochs(log) == read_epochs(json_log) == (expected, 2)
     log.unlink()
-    assert read_epochs(json_log) == expected
+    assert read_epochs(json_log) == (expected, 2)
 
 
 def test_json_lines_cut_short(write):
     text = json_lines(EVENTS)
     path = write(text[:-9], "run.jsonl")
     assert read_events(path) == EVENTS[:-1]
-    assert read_epochs(path)["kl"] == [0.75185]
+    assert read_epochs(path)[0]["kl"] == [0.75185]
     assert read_events(write(text[:-1], "run.jsonl")) == EVENTS     # only the newline is missing
 
 
 def test_a_real_log(tmp_path):
     """The text and the JSON lines of one run agree as far as the text goes."""
-    text = read_epochs(shutil.copy(AGGRESSIVE, tmp_path))
-    epochs = read_epochs(AGGRESSIVE)
+    text, aggressive_of_text = read_epochs(shutil.copy(AGGRESSIVE, tmp_path))
+    epochs, aggressive = read_epochs(AGGRESSIVE)
     assert epochs["epoch"] == text["epoch"] == list(range(25))
     for name in ("kl", "mi", "kl_agg"):
         assert epochs[name] == pytest.approx(text[name], abs=0.5001e-4) and epochs[name] != text[name]
     assert [text[name][5] for name in ("kl", "mi", "kl_agg")] == [1.1936, 0.5914, 0.5409]
     assert [epochs[name][0] for name in ("kl", "mi", "kl_agg")] == [0.7518583665438858, 0.22978835299316763,
                                                                     0.5032793595546161]
-    assert aggressive_epochs(AGGRESSIVE) == aggressive_epochs(tmp_path / AGGRESSIVE.name) == 7
-    assert aggressive_epochs(PLAIN) is None
+    assert aggressive == aggressive_of_text == 7 and read_epochs(PLAIN)[1] is None
 
 
 @pytest.mark.parametrize("name, content, says", [

@@ -6,17 +6,21 @@ both in nats (q(z) mixed over all of these sentences), and `settings`, the run's
 """
 
 import json
-import zipfile
+import zlib
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 
-from modules.evaluation import metrics
 from modules.command import UserError
+from modules.evaluation import metrics
+from modules.evaluation.model_posterior import posterior_mean
 from modules.files import replacing
 from modules.models.gaussian import kl_to_standard_normal
-from modules.evaluation.model_posterior import posterior_mean
+
+BAD_FILE = (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, RuntimeError, BadZipFile, zlib.error)
+BOUND = 1e30  # of numbers; no NaN is below it, and what is can still be drawn
 
 
 class Snapshots:
@@ -32,8 +36,8 @@ class Snapshots:
         iteration = trainer.progress.iteration
         if half != "encoder" and iteration % self.every == 0:
             point = measure(trainer.model, self.sentences, self.grid, trainer.s.seed)
-            write_statistics(snapshot_path(self.settings["aggressive"], iteration),
-                             {**point, "iteration": iteration}, self.settings)
+            path = snapshot_path(self.settings["aggressive"], iteration)
+            write_statistics(path, {**point, "iteration": iteration}, self.settings)
 
     def files(self):
         """What an earlier run of this kind has left."""
@@ -59,12 +63,12 @@ class Trajectory:
 
     def __call__(self, half, trainer):
         seed, iteration = trainer.s.seed, trainer.progress.iteration + (half == "encoder")
-        point = measure(trainer.model, self.sentences, self.grid, seed,
-                        self.points[-1]["model_mean"] if half == "encoder" else None)
+        known = self.points[-1]["model_mean"] if half == "encoder" else None
+        point = measure(trainer.model, self.sentences, self.grid, seed, known)
         self.points.append({**point, "iteration": iteration, "half": half})
         if half != "encoder":
-            write_statistics(self.path, {name: np.array([p[name] for p in self.points]) for name in self.points[0]},
-                             self.settings)
+            arrays = {name: np.array([point[name] for point in self.points]) for name in self.points[0]}
+            write_statistics(self.path, arrays, self.settings)
 
     def files(self):
         """What an earlier run of this kind has left."""
@@ -72,11 +76,13 @@ class Trajectory:
 
     def resume(self, iteration):
         """Take up the file of the interrupted run, without what came after `iteration`."""
-        if iteration == 0:      # the trainer announces the start again
+        if iteration == 0:  # the trainer announces the start again
             return
         saved = read_trajectory(self.settings["aggressive"])
-        self.points = [{name: saved[name][i] for name in saved if name != "settings"}
-                       for i in range(len(saved["iteration"])) if saved["iteration"][i] <= iteration]
+        names = saved.keys() - {"settings"}
+        self.points = [
+            {name: saved[name][i] for name in names} for i in np.flatnonzero(saved["iteration"] <= iteration)
+        ]
 
 
 def measure(model, sentences, grid, seed, model_mean=None):
@@ -90,9 +96,12 @@ def measure(model, sentences, grid, seed, model_mean=None):
             means = [posterior_mean(model.decoder, x, grid) for x in sentences]
             model_mean = torch.cat(means).squeeze(1).cpu().numpy()
         kl = torch.cat([kl_to_standard_normal(mean, logvar) for mean, logvar, _ in encoded]).mean()
-        return {"model_mean": model_mean,
-                "inference_mean": torch.cat([mean for mean, _, _ in encoded]).squeeze(1).cpu().numpy(),
-                "kl": float(kl), "mi": metrics.aggregate_mutual_information(encoded)}
+        return {
+            "model_mean": model_mean,
+            "inference_mean": torch.cat([mean for mean, _, _ in encoded]).squeeze(1).cpu().numpy(),
+            "kl": float(kl),
+            "mi": metrics.aggregate_mutual_information(encoded),
+        }
 
 
 def snapshot_path(aggressive, iteration):
@@ -130,11 +139,17 @@ def read_statistics(path, dimensions):
         with np.load(path, allow_pickle=False) as saved:
             content = dict(saved)
         content["settings"] = json.loads(str(content["settings"]))
-        shapes = {name: content[name].ndim for name in ("model_mean", "inference_mean", "iteration", "kl", "mi")}
-        if list(shapes.values()) != [dimensions] * 2 + [dimensions - 1] * 3:
-            raise ValueError(f"arrays of {shapes} dimensions")
+        points = content["model_mean"].shape
+        steps = points[: dimensions - 1]  # () or [half-steps]
+        shapes = {"model_mean": points, "inference_mean": points, "iteration": steps, "kl": steps, "mi": steps}
+        numbers = all(content[name].dtype.kind in "iuf" and np.abs(content[name]).max() < BOUND for name in shapes)
+        if dimensions == 2:
+            shapes["half"] = steps
+        found = {name: content[name].shape for name in shapes}
+        if len(points) != dimensions or found != shapes or not numbers or content["iteration"].dtype.kind == "f":
+            raise ValueError(f"no numbers, or of the shapes {found}")
     except FileNotFoundError:
         raise UserError(f"{path}: no such statistics; toy.py writes them") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except BAD_FILE as error:
         raise UserError(f"{path}: not a statistics file of toy.py, or damaged ({error}); run toy.py again") from None
     return content

@@ -1,30 +1,34 @@
-"""Curves of runs while they train, drawn from their logs onto panels that the caller has made."""
+"""Curves of runs while they train, drawn from their logs."""
 
 from matplotlib import pyplot
 from matplotlib.ticker import MaxNLocator
 
 from modules.command import UserError
 from modules.methods import method_name
-from modules.reports.log_reader import aggressive_epochs, read_epochs, read_events
+from modules.reports.log_reader import read_epochs, read_events, run_events
 from modules.settings import saved_settings
 
-EPOCH_CURVES = {"kl": (r"KL$(q_\phi(z|x)\,\Vert\,p(z))$", "#55595f", "-"),
-                "mi": ("MI", "#4c72b0", "--"),
-                "kl_agg": (r"KL$(q_\phi(z)\,\Vert\,p(z))$", "#c44e52", "-.")}
+EPOCH_CURVES = {
+    "kl": (r"KL$(q_\phi(z|x)\,\Vert\,p(z))$", "#55595f", "-"),
+    "mi": ("MI", "#4c72b0", "--"),
+    "kl_agg": (r"KL$(q_\phi(z)\,\Vert\,p(z))$", "#c44e52", "-."),
+}
 RUN_PANELS = {"mi": "mutual information of x and z", "kl": "KL(q(z|x) || p(z))"}
-LETTER, HANDLE, LINE = 0.06, 0.6, 0.17              # inches in a legend: of a letter, of the line beside it, of a row
-COLOURS, STYLES = 10, ("-", "--", ":", "-.")        # of matplotlib's cycle; runs beyond it differ in their lines
+LETTER, HANDLE, LINE = 0.06, 0.6, 0.17  # inches in a legend: of a letter, of the line beside it, of a row
+COLOURS, STYLES = 10, ("-", "--", ":", "-.")  # of matplotlib's cycle; runs beyond it differ in their lines
 
 
-def epochs_figure(logs, titles):
+def epochs_figure(logs, titles=None):
     """One panel a log with its three curves (paper, figure 5), sharing their axes; at most two beside each other."""
+    titles = titles or [run_label(log, next(iter(run_events(log)), {})) for log in logs]
     columns = min(2, len(titles))
-    figure, panels = pyplot.subplots(-(-len(titles) // columns), columns, squeeze=False, sharex=True, sharey=True,
-                                     figsize=(4.5 * columns, 3.2 * -(-len(titles) // columns)), layout="constrained")
+    rows = -(-len(titles) // columns)
+    shared = {"squeeze": False, "sharex": True, "sharey": True, "layout": "constrained"}
+    figure, panels = pyplot.subplots(rows, columns, figsize=(4.5 * columns, 3.2 * rows), **shared)
     for panel, log, title in zip(panels.flat, logs, titles):
         draw_epochs(panel, log)
         panel.set_title(title, fontsize=10)
-    for panel in panels.flat[len(titles):]:
+    for panel in panels.flat[len(titles) :]:
         panel.remove()
     return figure
 
@@ -32,14 +36,12 @@ def epochs_figure(logs, titles):
 def draw_epochs(panel, log):
     """KL, MI and KL(q(z) || p(z)) of a log, one dot per validation; a thin line is at the one that ended the
     aggressive phase."""
-    epochs, aggressive = read_epochs(log), aggressive_epochs(log)
+    epochs, aggressive = read_epochs(log)
     for name, (label, colour, style) in EPOCH_CURVES.items():
         panel.plot(epochs["epoch"], epochs[name], style, color=colour, marker=".", label=label)
     if aggressive is not None:
         panel.axvline(aggressive - 1, color="#999999", linewidth=0.8, label="end of the aggressive phase")
-    panel.set(xlabel="epoch", ylabel="nats")
-    panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    panel.spines[["top", "right"]].set_visible(False)
+    _finish(panel, xlabel="epoch")
     panel.legend(frameon=False, fontsize=8)
 
 
@@ -50,49 +52,49 @@ def runs_figure(logs, names=tuple(RUN_PANELS), labels=None):
     """
     runs = [read_events(log) for log in logs]
     labels = labels or [run_label(log, next(iter(events), {})) for log, events in zip(logs, runs)]
-    reports = [_reports(log, events) for log, events in zip(logs, runs)]
+    runs = [[event for event in events if event["event"] == "report"] for events in runs]
+    if [] in runs:
+        log = logs[runs.index([])]
+        raise UserError(f"{log}: no reports yet; give the .jsonl file of a run that has trained for a while")
     width = 4 * max(2, len(names))
     columns = max(1, int(width / (LETTER * max(map(len, labels)) + HANDLE)))
     size = (width, 3 + LINE * -(-len(logs) // columns))
     figure, (panels,) = pyplot.subplots(1, len(names), figsize=size, squeeze=False, sharex=True, layout="constrained")
     for panel, name in zip(panels, names):
-        _draw_reports(panel, name, reports, labels)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False,
-                  fontsize=8)
+        _draw_reports(panel, name, runs, labels)
+    lines, texts = panels[0].get_legend_handles_labels()
+    figure.legend(lines, texts, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
     return figure
-
-
-def _reports(log, events):
-    reports = [event for event in events if event["event"] == "report"]
-    if not reports:
-        raise UserError(f"{log}: no reports yet; give the .jsonl file of a run that has trained for a while")
-    return reports
 
 
 def _draw_reports(panel, name, runs, labels):
     """The figure `name` of the reports of some runs, a curve each, over decoder updates."""
     for i, (reports, label) in enumerate(zip(runs, labels)):
-        panel.plot([report["iteration"] for report in reports], [report[name] for report in reports], linewidth=1.2,
-                   color=f"C{i % COLOURS}", linestyle=STYLES[i // COLOURS % len(STYLES)], label=label)
-    if name == "kl":        # the first KL of an encoder can be a thousand times what follows: it may leave the panel
-        top = 2 * max(0.0, *(report["kl"] for reports in runs for report in reports[len(reports) // 2:])) or 1.0
+        x, y = ([report[key] for report in reports] for key in ("iteration", name))
+        panel.plot(x, y, STYLES[i // COLOURS % len(STYLES)], color=f"C{i % COLOURS}", linewidth=1.2, label=label)
+    if name == "kl":  # the first KL of an encoder can be a thousand times what follows: it may leave the panel
+        top = 2 * max(0.0, *(report["kl"] for reports in runs for report in reports[len(reports) // 2 :])) or 1.0
         panel.set_ylim(-0.05 * top, top)
-    panel.set(title=RUN_PANELS[name], xlabel="decoder updates", ylabel="nats")
-    panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     panel.axhline(0, color="#dddddd", linewidth=1, zorder=0)
+    _finish(panel, title=RUN_PANELS[name], xlabel="decoder updates")
+
+
+def _finish(panel, **words):
+    panel.set(ylabel="nats", **words)
+    panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     panel.spines[["top", "right"]].set_visible(False)
 
 
-def log_label(path):
-    """`run_label` of a log, a text log without JSON lines beside it by its file's name."""
-    json_lines = path.with_suffix(".jsonl")
-    return run_label(path, next(iter(read_events(json_lines)), {})) if json_lines.is_file() else path.stem
-
-
 def run_label(path, event):
-    """What the legend calls a run: its method and seed, or its file where the first event does not tell."""
-    settings = saved_settings(event)
-    if not {"dataset", "seed"} <= settings.keys():
-        return path.stem
-    job = f", job {settings['jobid']}" if settings.get("jobid") else ""
-    return f"{settings['dataset']} {method_name(settings)} ({settings['seed']}{job})"
+    """What the legend calls a run: its method and seed, or its file where the first event does not tell.
+
+    Raises UserError, naming the log, for settings that no run has.
+    """
+    settings, label = saved_settings(event), path.stem
+    if {"dataset", "seed"} <= settings.keys():
+        job = f", job {settings['jobid']}" if settings.get("jobid") else ""
+        try:
+            label = f"{settings['dataset']} {method_name(settings)} ({settings['seed']}{job})"
+        except (TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{path}: the settings in its first line are none of a run ({error})") from None
+    return label.replace("$", r"\$")  # to matplotlib, a formula would begin

@@ -1,7 +1,5 @@
 """Drawing in the posterior mean space, shared by the plot scripts. No window is needed."""
 
-import math
-import re
 from pathlib import Path
 
 import matplotlib
@@ -9,12 +7,11 @@ import numpy as np
 
 matplotlib.use("Agg")
 
-from matplotlib import pyplot  # noqa: E402
+from matplotlib import pyplot
 
-from modules.command import UserError  # noqa: E402
-from modules.evaluation.posterior_space import read_snapshot, snapshot_path  # noqa: E402
-from modules.files import replacing  # noqa: E402
-from modules.settings import whole  # noqa: E402
+from modules.command import UserError
+from modules.evaluation.posterior_space import read_snapshot, read_trajectory, snapshot_path
+from modules.files import replacing
 
 ENCODER, DECODER, POINT = "#c44e52", "#4c72b0", "#55595f"
 NAMES = {0: "plain", 1: "aggressive"}
@@ -22,115 +19,91 @@ MODEL_AXIS = r"mean of the model posterior $p_\theta(z|x)$"
 INFERENCE_AXIS = r"mean of $q_\phi(z|x)$"
 
 
-def add_figure_flags(parser):
-    """The flags of every script that draws one figure."""
-    parser.add_argument("--format", choices=("pdf", "png"), default="pdf", help="of the figure")
-    parser.add_argument("--dpi", type=whole(1), default=100, help="resolution of a png")
-    parser.add_argument("--output", type=Path, help="another place for the figure; its suffix is the format")
-
-
-def add_axis_flag(parser, default=None, help="range of both axes"):
-    """The flag for the range of both axes."""
-    parser.add_argument("--axis", type=float, nargs=2, default=default, metavar=("LOW", "HIGH"), help=help)
-
-
-def check_axis(parser, args):
-    """Refuse a range that is none."""
-    if args.axis and not -math.inf < args.axis[0] < args.axis[1] < math.inf:
-        parser.error(f"--axis {args.axis[0]} {args.axis[1]}: the first must be below the second")
-
-
-def new_figure(rows=1, columns=1, size=3.0):
-    """(figure, axes [rows, columns]) of square panels, `size` inches each."""
-    return pyplot.subplots(rows, columns, figsize=(size * columns, size * rows), squeeze=False, sharex=True,
-                           sharey=True, layout="constrained")
-
-
-def prepare_axes(axes, limits):
-    """Square axes from limits[0] to limits[1], with the diagonal on which q(z|x) agrees with the true posterior."""
-    axes.set(xlim=limits, ylim=limits, aspect="equal")
-    axes.axline((0, 0), slope=1, color="#bbbbbb", linewidth=1, zorder=0)
-    axes.axhline(0, color="#dddddd", linewidth=1, zorder=0)
-    axes.spines[["top", "right"]].set_visible(False)
+def new_figure(limits, rows=1, columns=1, size=3.0):
+    """(figure, axes [rows, columns]) of square panels, `size` inches each, both axes from limits[0] to limits[1], with
+    the diagonal on which q(z|x) agrees with the true posterior."""
+    shared = {"squeeze": False, "sharex": True, "sharey": True, "layout": "constrained"}
+    figure, axes = pyplot.subplots(rows, columns, figsize=(size * columns, size * rows), **shared)
+    for panel in axes.flat:
+        panel.set(xlim=limits, ylim=limits, aspect="equal")
+        panel.axline((0, 0), slope=1, color="#bbbbbb", linewidth=1, zorder=0)
+        panel.axhline(0, color="#dddddd", linewidth=1, zorder=0)
+        panel.spines[["top", "right"]].set_visible(False)
+    return figure, axes
 
 
 def draw_cloud(axes, snapshot):
-    """One snapshot of many sentences: a dot each, with KL and MI written in the corner. Returns the artists."""
-    dots = axes.scatter(snapshot["model_mean"], snapshot["inference_mean"], s=6, color=DECODER, alpha=0.6, linewidth=0)
-    kl, mi = (round(float(snapshot[name]), 2) + 0.0 for name in ("kl", "mi"))       # + 0.0: no "-0.00"
-    words = axes.text(0.04, 0.96, f"KL {kl:.2f}\nMI {mi:.2f}", transform=axes.transAxes, va="top", fontsize=9)
-    return dots, words
+    """One snapshot of many sentences: a dot each, with KL and MI written in the corner."""
+    axes.scatter(snapshot["model_mean"], snapshot["inference_mean"], s=6, color=DECODER, alpha=0.6, linewidth=0)
+    kl, mi = (round(float(snapshot[name]), 2) + 0.0 for name in ("kl", "mi"))  # + 0.0: no "-0.00"
+    axes.text(0.04, 0.96, f"KL {kl:.2f}\nMI {mi:.2f}", transform=axes.transAxes, va="top", fontsize=9)
 
 
-def fitting_limits(*values):
-    """One range for both axes that holds all the values, 0 and a margin."""
-    low, high = min(0.0, *(v.min() for v in values)), max(0.0, *(v.max() for v in values))
+def path_figure(path, limits, size):
+    """(figure, panel) for a path as `read_path` returns it, with a legend below that says which colour is which
+    half-step; `limits` of both axes, None: a range that holds the path, 0 and a margin."""
+    low, high = min(0.0, path[0].min(), path[1].min()), max(0.0, path[0].max(), path[1].max())
     margin = 0.08 * (high - low or 1.0)
-    return low - margin, high + margin
+    figure, ((panel,),) = new_figure(limits or (low - margin, high + margin), size=size)
+    panel.set(xlabel=MODEL_AXIS, ylabel=INFERENCE_AXIS)
+    panel.plot([], [], color=ENCODER, label=r"encoder step ($\phi$)")
+    panel.plot([], [], color=DECODER, label=r"decoder step ($\theta$)")
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
+    return figure, panel
 
 
 def draw_moves(axes, model_mean, inference_mean, half):
     """The path of one sentence through consecutive half-steps: encoder moves vertical, decoder moves horizontal.
 
-    model_mean, inference_mean, half: [half-steps + 1]; half says which network moved to get there. Returns the artists.
+    model_mean, inference_mean, half: [half-steps + 1]; half says which network moved to get there.
     """
-    artists = []
-    for i in range(1, len(model_mean)):
-        artists.append(axes.annotate(
-            "", (model_mean[i], inference_mean[i]), (model_mean[i - 1], inference_mean[i - 1]),
-            arrowprops={"arrowstyle": "->", "color": ENCODER if half[i] == "encoder" else DECODER, "linewidth": 1.2,
-                        "shrinkA": 0, "shrinkB": 0}))
-    artists.append(axes.scatter(model_mean[:1], inference_mean[:1], s=14, color=POINT, zorder=3))
-    return artists
+    points = list(zip(model_mean, inference_mean))
+    for start, end, network in zip(points, points[1:], half[1:]):
+        colour = ENCODER if network == "encoder" else DECODER
+        arrow = {"arrowstyle": "->", "color": colour, "linewidth": 1.2, "shrinkA": 0, "shrinkB": 0}
+        axes.annotate("", end, start, arrowprops=arrow)
+    axes.scatter(model_mean[:1], inference_mean[:1], s=14, color=POINT, zorder=3)
 
 
-def move_legend(axes):
-    """Say, below the axes, which colour is which half-step."""
-    axes.plot([], [], color=ENCODER, label=r"encoder step ($\phi$)")
-    axes.plot([], [], color=DECODER, label=r"decoder step ($\theta$)")
-    axes.figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
+def read_path(aggressive, point, steps=None):
+    """(model means, inference means, halves, iterations), each [half-steps + 1], of sentence number `point`.
 
-
-def point_path(trajectory, point):
-    """(model means, inference means), [half-steps] each, of one sentence; raises UserError if there is none."""
-    count = trajectory["model_mean"].shape[1]
-    if not 0 <= point < count:
-        raise UserError(f"--id {point}: the statistics hold points 0 to {count - 1}")
-    return trajectory["model_mean"][:, point], trajectory["inference_mean"][:, point]
-
-
-def between_steps(trajectory, first, last):
-    """Slice of the half-steps of iterations first..last, with the point before them."""
-    iterations = trajectory["iteration"]
+    From the point before iteration steps[0] to the end of steps[1]; None: all. Raises UserError for what is not there.
+    """
+    trajectory = read_trajectory(aggressive)
+    iterations, count = trajectory["iteration"], trajectory["model_mean"].shape[1]
+    first, last = steps or (iterations.min(), iterations.max())
     chosen = np.flatnonzero((iterations >= first) & (iterations <= last))
     if len(chosen) == 0 or iterations.max() < last:
         raise UserError(f"steps {first} to {last}: the statistics hold steps {iterations.min()} to {iterations.max()}")
-    return slice(max(0, chosen[0] - 1), chosen[-1] + 1)
+    if not 0 <= point < count:
+        raise UserError(f"--id {point}: the statistics hold points 0 to {count - 1}")
+    part = slice(max(0, chosen[0] - 1), chosen[-1] + 1)
+    means = (trajectory[name][part, point] for name in ("model_mean", "inference_mean"))
+    return *means, trajectory["half"][part], iterations[part]
 
 
 def find_iterations(aggressive):
     """The iterations of which there is a snapshot, in order."""
     pattern = snapshot_path(aggressive, "*")
-    matches = [re.search(r"iter(\d+)\.npz$", path.name) for path in pattern.parent.glob(pattern.name)]
-    return sorted(int(match.group(1)) for match in matches if match)
+    numbers = [path.stem.partition("_iter")[2] for path in pattern.parent.glob(pattern.name)]
+    return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def saved_iterations(aggressive):
     """`find_iterations`; raises UserError if there is none."""
-    found = find_iterations(aggressive)
-    if not found:
-        pattern = snapshot_path(aggressive, "*")
-        raise UserError(f"{pattern}: no statistics; `python toy.py --aggressive {aggressive} --plot_mode multiple` "
-                        "writes them")
-    return found
+    if found := find_iterations(aggressive):
+        return found
+    command = f"`python toy.py --aggressive {aggressive} --plot_mode multiple`"
+    raise UserError(f"{snapshot_path(aggressive, '*')}: no statistics; {command} writes them")
 
 
 def load_snapshot(aggressive, iteration):
     """The snapshot of one iteration; raises UserError naming those that exist."""
     existing = saved_iterations(aggressive)
     if iteration not in existing:
-        raise UserError(f"--iter {iteration}: no snapshot of the {NAMES[aggressive]} run there; there are "
-                        f"{', '.join(map(str, existing))}")
+        there = f"there are {', '.join(map(str, existing))}"
+        raise UserError(f"--iter {iteration}: no snapshot of the {NAMES[aggressive]} run there; {there}")
     return read_snapshot(aggressive, iteration)
 
 

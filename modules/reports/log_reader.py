@@ -9,36 +9,42 @@ from modules.command import UserError
 COLUMNS = ("epoch", "kl", "mi", "kl_agg")
 TESTED = ("kl", "mi", "mi_agg", "active_units")
 SUMMARY = ("nll", "ppl", *TESTED, "epochs", "aggressive_epochs", "seconds")
-NUMBERS = {"report": ("epoch", "iteration", "kl", "mi"), "val": ("epoch", "kl", "mi"),
-           "aggressive phase ends": ("epoch",)}         # what an event of this name must tell
-SETTINGS = ("args", "config")                           # dicts, where an event has them
+NEEDED = {
+    "report": {"epoch", "iteration", "kl", "mi"},
+    "val": {"epoch", "kl", "mi"},
+    "aggressive phase ends": {"epoch"},
+}
+NUMBERS = {*COLUMNS, *TESTED, "iteration", "nll", "ppl", "seconds"}  # of any event that has them
+BOUND = 1e300  # of numbers; no NaN is below it, and what is can still be drawn
 FIGURE = r"(-?(?:\d+\.?\d*|nan|inf))"
-LAST_FIGURE = r"(-?(?:\d+\.\d{4}|nan|inf))"         # of its line: all four decimals, or it was cut short
+LAST_FIGURE = r"(-?(?:\d+\.\d{4}|nan|inf))"  # of its line: all four decimals, or it was cut short
 AGGREGATE = rf"mi_agg: {FIGURE}, kl_agg: {LAST_FIGURE}"
-VAL_OR_STOP = re.compile(
-    rf"STOP BURNING|VAL ---(?P<figures>.*\bkl: {FIGURE}, mi: {FIGURE},.*(?:\n{AGGREGATE})?)?")
+VAL_OR_STOP = re.compile(rf"STOP BURNING|VAL ---(?P<figures>.*\bkl: {FIGURE}, mi: {FIGURE},.*(?:\n{AGGREGATE})?)?")
 
 
 def read_epochs(path):
-    """The validation figures of a run: {"epoch", "kl", "mi", "kl_agg"}, lists with one entry an epoch.
+    """The validation figures of a run, and how many of its epochs were aggressive, None where the end is not recorded.
 
-    Epochs count from 0; figures are in nats per sentence or image, as recorded. `mi` mixes q(z) over the batch, as the
-    published figures do. `kl_agg` is KL(q(z) || p(z)) = KL - MI with q(z) mixed over the whole split, so it is not
-    `kl` - `mi`; only where it was not recorded, in logs of earlier code, is it that.
-
-    path is a run's `.log` or `.jsonl`. Where the `.jsonl` lies beside the `.log`, it is read instead: it has more
-    digits. Raises UserError for a file that is not there, is not such a log, or has no figures yet.
+    The figures are {"epoch", "kl", "mi", "kl_agg"}, lists with one entry an epoch, counted from 0, in nats per sentence
+    or image. `mi` mixes q(z) over the batch, as the published figures do. `kl_agg` is KL(q(z) || p(z)) = KL - MI with
+    q(z) mixed over the whole split, so it is not `kl` - `mi`; only where it was not recorded, in logs of earlier code,
+    is it that. `path` is as for `run_events`; raises UserError also where there are no figures yet.
     """
-    figures = [{"kl_agg": event["kl"] - event["mi"], **event} for event in _run_events(path)
-               if event["event"] == "val"]
-    if not figures:
+    events = run_events(path)
+    rows = [{"kl_agg": event["kl"] - event["mi"], **event} for event in events if event["event"] == "val"]
+    if not rows:
         raise UserError(f"{path}: no VAL figures; give the log of a run that has finished an epoch")
-    return {name: [row[name] for row in figures] for name in COLUMNS}
+    ends = [event["epoch"] + 1 for event in events if event["event"] == "aggressive phase ends"]
+    return {name: [row[name] for row in rows] for name in COLUMNS}, next(iter(ends), None)
 
 
-def aggressive_epochs(path):
-    """How many epochs of a run were aggressive; None where its log (as for `read_epochs`) does not record the end."""
-    return next((event["epoch"] + 1 for event in _run_events(path) if event["event"] == "aggressive phase ends"), None)
+def run_events(path):
+    """The events of a run, dicts, from its `.log` or `.jsonl`; raises UserError for a file that is not there or no log.
+
+    Where the `.jsonl` lies beside the `.log`, it is read instead: it has more digits, and more events.
+    """
+    json_lines = Path(path).parent / f"{Path(path).stem}.jsonl"
+    return read_events(json_lines) if json_lines.is_file() else _text_events(path)
 
 
 def read_events(path):
@@ -47,25 +53,26 @@ def read_events(path):
     A last line that was cut short, because the run goes on or was killed, is left out.
     """
     text = _read_text(path)
-    lines = text.splitlines()
-    events = []
+    lines, events = text.splitlines(), []
     for number, line in enumerate(lines, start=1):
         try:
             events.append(_checked(json.loads(line)))
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             if events and number == len(lines) and not text.endswith("\n"):
                 break
-            raise UserError(f"{path}, line {number}: not an event of a run; a .jsonl file as the scripts write it is "
-                            "needed") from None
+            needed = "a .jsonl file as the scripts write it is needed"
+            raise UserError(f"{path}, line {number}: not an event of a run; {needed}") from None
     return events
 
 
 def _checked(event):
     """An event, if it tells what others read of it; else raises one of the errors of `read_events`."""
-    for name in NUMBERS.get(event["event"], ()):
-        if isinstance(event[name], bool) or not isinstance(event[name], (int, float)):
+    needed = NEEDED.get(event["event"], set())
+    for name in needed | NUMBERS & event.keys():
+        number, may_lack = event[name], name in ("nll", "ppl")
+        if isinstance(number, bool) or not ((number is None and may_lack) or abs(number) < BOUND):
             raise ValueError
-    if not all(isinstance(event.get(name, {}), dict) for name in SETTINGS):
+    if not all(isinstance(event.get(name, {}), dict) for name in ("args", "config")):
         raise ValueError
     return event
 
@@ -83,24 +90,15 @@ def summarise(events):
         elif event["event"] == "test" and event.get("final"):
             summary.update({name: event.get(name) for name in TESTED})
         elif event["event"] in ("report", "val"):
-            summary.update(dict.fromkeys(("nll", "ppl", *TESTED)))      # what was tested before is no longer the end
+            summary.update(dict.fromkeys(("nll", "ppl", *TESTED)))  # what was tested before is no longer the end
         if event["event"] == "val":
             summary.update(epochs=event["epoch"] + 1, seconds=event.get("seconds"))
             summary["aggressive_epochs"] += bool(event.get("aggressive"))
     return summary
 
 
-def _run_events(path):
-    """The events of a run, from its JSON lines if there are any, else from its text log."""
-    json_lines = Path(path).with_suffix(".jsonl")
-    return read_events(json_lines) if json_lines.is_file() else _text_events(path)
-
-
 def _text_events(path):
-    """The events that a text log tells of: `val` and `aggressive phase ends`, in order, as `read_events` has them.
-
-    The log does not number its validations: they are counted, one an epoch.
-    """
+    """The events `val`, counted, one an epoch, and `aggressive phase ends` of a text log, as `read_events` has them."""
     text = _read_text(path)
     events, epoch = [], 0
     for found in VAL_OR_STOP.finditer(text):
@@ -110,8 +108,8 @@ def _text_events(path):
             figures = zip(("kl", "mi", "mi_agg", "kl_agg"), found.groups()[1:])
             events.append({"event": "val", "epoch": epoch, **{name: float(x) for name, x in figures if x is not None}})
             epoch += 1
-        elif "\n" in text[found.end():]:                # not a last line that was cut short
-            number = text[:found.start()].count("\n") + 1
+        elif "\n" in text[found.end() :]:  # not a last line that was cut short
+            number = text[: found.start()].count("\n") + 1
             raise UserError(f"{path}, line {number}: VAL without kl and mi; give the .log or .jsonl file of a run")
     return events
 
