@@ -34,8 +34,8 @@ def unpack(archive, wanted, folder):
     with open(archive, "rb") as stream:
         opener = gzip.open if stream.read(2) == b"\x1f\x8b" else open
     with naming_damage(archive), tempfile.NamedTemporaryFile(dir=folder) as plain:
-        with opener(archive, "rb") as packed, BoundedFile(plain.name, archive) as out:    # to its end, where gzip's sum is
-            shutil.copyfileobj(packed, out)
+        with opener(archive, "rb") as packed, BoundedFile(plain.name, archive) as out:
+            shutil.copyfileobj(packed, out)     # to its end, where gzip's checksum is
         tar = tarfile.open(fileobj=plain, mode="r|")
         for member in tar:
             if member.name.startswith("/") or not (member.isfile() or member.isdir()) or member.issparse():

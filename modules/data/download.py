@@ -5,7 +5,7 @@ import io
 import os
 import re
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -74,6 +74,8 @@ class Source:
         finally:
             if not self.folder:
                 path.unlink(missing_ok=True)
+                with suppress(OSError):     # what a broken download left stays, and so does its folder
+                    self.downloads.rmdir()
 
     def check(self, path):
         """Raise UserError, naming the file, if its checksum is known and another; say so if the mirror lists none."""

@@ -77,14 +77,12 @@ def prepare(name, source, root, generate=False):
             fresh.mkdir()
             {"omniglot": fill_omniglot, "synthetic": fill_synthetic}.get(name, fill_text)(name, source, fresh, generate)
             done, aside = summary(name, fresh), install(fresh, target)
+            now = f"; what was there is now {aside}" if aside else ""
+            print(f"{name}: ready, {target} ({done}){now}", flush=True)
     except UserError as error:
         raise UserError(f"{error}. By hand: {by_hand(name)}") from error
     except OSError as error:
         raise UserError(f"cannot prepare {os_complaint(error, error.filename or target)}") from error
-    finally:
-        with suppress(OSError):     # what broken downloads left stays, and so does its folder
-            (root / "downloads").rmdir()
-    print(f"{name}: ready, {target} ({done})" + (f"; what was there is now {aside}" if aside else ""), flush=True)
 
 
 def lock(folder, stack):
