@@ -11,7 +11,7 @@ A data set appears in `datasets/` complete or not at all, and a complete one is 
 import signal
 from pathlib import Path
 
-from modules.data.fetch import open_source
+from modules.data.download import Source
 from modules.data.prepare import NAMES, prepare_each
 from modules.command import Interrupted, Parser, run_command
 
@@ -20,7 +20,7 @@ def main():
     """Prepare what the command line asks for."""
     args = parse_arguments()
     root = Path("datasets")
-    source = open_source(args.mirror, root / "downloads")
+    source = Source(args.mirror, root / "downloads")
     try:
         prepare_each(NAMES if args.dataset == "all" else [args.dataset], source, root, args.generate)
     except KeyboardInterrupt:

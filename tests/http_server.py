@@ -17,11 +17,8 @@ class Resource:
     content: bytes = b""
     content_type: str = "application/octet-stream"
     headers: dict = field(default_factory=dict)     # further response headers
-    ranges: bool = True             # honours Range and If-Range
     announced: int = None           # Content-Length of a whole answer, where it is a lie
     announces: bool = True          # sends Content-Length at all
-    span: int = 10**9               # answers a range with so many bytes at most
-    shift: int = 0                  # answers a range that begins so many bytes late
     redirect: str = ""              # sends the client there
     statuses: list = field(default_factory=list)    # answers these first
     drops: list = field(default_factory=list)       # closes the connection after so many bytes of the body
@@ -76,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
         """The first byte asked for, or None for the whole: no Range, or If-Range names another version."""
         match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         versions = resource.headers.get("ETag"), resource.headers.get("Last-Modified"), None
-        if not match or not resource.ranges or self.headers.get("If-Range") not in versions:
+        if not match or self.headers.get("If-Range") not in versions:
             return None
         return int(match[1])
 
@@ -85,8 +82,7 @@ class Handler(BaseHTTPRequestHandler):
         total = len(resource.content)
         if start >= total:
             return self.answer(416, b"", {"Content-Range": f"bytes */{total}"})
-        start += resource.shift
-        body = resource.content[start:start + resource.span]
+        body = resource.content[start:]
         span = {"Content-Range": f"bytes {start}-{start + len(body) - 1}/{total}", "Content-Length": len(body)}
         return self.answer(206, body, {**span, **resource.headers}, resource)
 

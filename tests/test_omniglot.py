@@ -1,6 +1,7 @@
 """Omniglot from tiny made-up image archives, MATLAB files and tensor files."""
 
 import io
+import os
 import pickle
 import zipfile
 
@@ -134,14 +135,14 @@ def test_bad_images_are_named(tmp_path, content, message):
         from_images([archive], TINY)
 
 
-def test_hostile_and_damaged_archives(tmp_path):
-    hostile = write_archive(tmp_path / "hostile.zip", [0], extra=[("../evil.png", b"x")])
-    with pytest.raises(UserError, match="hostile.zip.*leaves the folder"):
-        from_images([hostile], TINY)
+def test_damaged_archives_and_bombs(tmp_path, archives, monkeypatch):
     damaged = tmp_path / "damaged.zip"
-    damaged.write_bytes(hostile.read_bytes()[:500])
-    with pytest.raises(UserError, match="damaged.zip: damaged or cut short"):
+    damaged.write_bytes(archives[0].read_bytes()[:500])
+    with pytest.raises(UserError, match="damaged.zip: damaged, cut short"):
         from_images([damaged], TINY)
+    monkeypatch.setattr(omniglot, "ARCHIVE_LIMIT", 1000)
+    with pytest.raises(UserError, match="background.zip: more than 1,000 bytes"):
+        from_images(archives, TINY)
 
 
 def test_reduction_is_the_area_average():
@@ -218,6 +219,13 @@ def test_load_tensors(tmp_path, dtype, legacy):
     torch.save(tensors, tmp_path / "omniglot.pt", _use_new_zipfile_serialization=not legacy)    # old files are legacy
     loaded = load_tensors(tmp_path / "omniglot.pt")
     assert all(a.dtype == torch.float32 and torch.equal(a, b.float()) for a, b in zip(loaded, tensors))
+
+
+def test_a_full_disk_is_named(tmp_path):
+    (tmp_path / f"omniglot.pt.{os.getpid()}.tmp").symlink_to("/dev/full")       # where `replacing` writes first
+    with pytest.raises(UserError, match="cannot write .*omniglot.pt: .*\\S") as error:
+        omniglot.save_tensors(make_tensors(), tmp_path / "omniglot.pt")
+    assert "\n" not in str(error.value) and list(tmp_path.iterdir()) == []
 
 
 def changed(index, change):

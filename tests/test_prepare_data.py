@@ -1,12 +1,13 @@
 """prepare_data.py from the command line to the files in datasets/, with mirrors that tests make up."""
 
+import errno
 import hashlib
 import io
-import os
 import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from pathlib import Path
 
@@ -16,9 +17,9 @@ import scipy.io
 import torch
 
 import prepare_data
-from modules.data import fetch, omniglot, synthetic
+from modules.data import download, omniglot, synthetic
 from modules.data import prepare as preparation
-from modules.data.fetch import Downloader, MirrorFolder, Upstream
+from modules.data.download import UPSTREAM, Source
 from modules.data.prepare import prepare, prepare_each
 from modules.command import UserError
 from tests.test_omniglot import TINY, make_tensors, write_archive, write_mat
@@ -52,7 +53,7 @@ def tensor_file(tensors):
 
 @pytest.fixture
 def mirror(tmp_path):
-    """A mirror folder with a small version of everything."""
+    """A mirror folder, as --mirror names it, with a small version of everything."""
     folder = tmp_path / "mirror"
     folder.mkdir()
     pack(folder / "yahoo_data.tar.gz", YAHOO, "yahoo_data")
@@ -114,13 +115,11 @@ def test_all_from_a_folder(run, mirror, root, capsys):
 
 
 def test_all_from_a_server_with_sums(mirror, root, server):
-    sums = ""
     for path in mirror.iterdir():
-        server.add(f"/data/{path.name}", path.read_bytes(), drops=[len(path.read_bytes()) // 2])
-        sums += f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
-    server.add("/data/SHA256SUMS", sums.encode())
-    fast = Downloader(pause=0)
-    prepare_each(preparation.NAMES, fetch.open_source(server.url + "/data", root / "downloads", fast), root)
+        server.add(f"/data/{path.name}", path.read_bytes())
+    server.add("/data/SHA256SUMS", "".join(
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in mirror.iterdir()).encode())
+    prepare_each(preparation.NAMES, Source(server.url + "/data", root / "downloads"), root)
     assert tree(root / "yelp_data") == contents(YELP)
     assert sorted(path.name for path in root.iterdir()) == sorted(f"{name}_data" for name in preparation.NAMES)
 
@@ -148,7 +147,7 @@ def test_exit_codes_of_the_command(tmp_path, mirror):
     failed = command("--dataset", "yahoo", "--mirror", mirror, cwd=tmp_path)
     assert failed.returncode == 2
     assert failed.stderr.startswith("error: ") and failed.stderr.count("\n") == 1
-    assert "yahoo_data.tar.gz: a web page, not an archive" in failed.stderr
+    assert "yahoo_data.tar.gz: a web page, not data" in failed.stderr
     assert command("--dataset", "ptb", "--mirror", "mirror", cwd=tmp_path).returncode == 0
     assert tree(tmp_path / "datasets") == {f"ptb_data/{name}": text.encode() for name, text in PTB.items()}
 
@@ -167,30 +166,24 @@ def test_mistyped_arguments(run, root, capsys, arguments, message):
 def test_a_mirror_that_is_missing(run, root):
     with pytest.raises(UserError, match="--mirror nowhere: no such folder"):
         run("--mirror", "nowhere")
+    with pytest.raises(UserError, match="--mirror http://.: not an http"):
+        run("--mirror", "http://[")
 
 
 def test_no_network(root, monkeypatch, capsys, quick_recipe, deaf_host):
-    for base in fetch.BASES:
-        monkeypatch.setitem(fetch.BASES, base, f"http://{deaf_host}/")
-    source = Upstream(Downloader(attempts=2, pause=0), root / "downloads")
+    monkeypatch.setattr(download, "RETRIES", 0)
+    for name, (url, checksum) in UPSTREAM.items():
+        monkeypatch.setitem(UPSTREAM, name, (url.replace("https", "http", 1), checksum))
+    monkeypatch.setenv("http_proxy", f"http://{deaf_host}")
     with pytest.raises(UserError, match="4 of 5 .*: yahoo, yelp, omniglot, ptb"):
-        prepare_each(preparation.NAMES, source, root)
+        prepare_each(preparation.NAMES, Source(None, root / "downloads"), root)
     assert [path.name for path in root.iterdir()] == ["synthetic_data"]
     out, err = capsys.readouterr()
-    assert f"synthetic: cannot download synthetic_data.tar.gz: no connection to {deaf_host}" in out
+    assert "synthetic: cannot download synthetic_data.tar.gz: no connection to drive.google.com" in out
     assert "synthetic: generating it" in out
     assert [line.split(":")[1] for line in err.splitlines()] == [" yahoo", " yelp", " omniglot", " ptb"]
     for name, line in zip(preparation.NAMES[1:], err.splitlines()):
         assert f"--dataset {name} --mirror DIR" in line
-
-
-def test_upstream_through_a_confirmation_page(root, mirror, server, monkeypatch):
-    monkeypatch.setitem(fetch.BASES, "drive", server.url + "/uc?id=")
-    page = b'<form action="/download"><input name="confirm" value="t"></form>'
-    server.add("/uc?id=13azGlTuGdzWLCmgDmQPmvb_jcexVWX7i", page, content_type="text/html")
-    server.add("/download?confirm=t", (mirror / "yahoo_data.tar.gz").read_bytes())
-    prepare("yahoo", Upstream(Downloader(pause=0), root / "downloads"), root)
-    assert tree(root) == {f"yahoo_data/{name}": text.encode() for name, text in YAHOO.items()}
 
 
 # ---------------------------------------------------------------- complete or not at all
@@ -206,48 +199,28 @@ def test_a_complete_data_set_is_left_alone(run, mirror, root, capsys):
     assert capsys.readouterr().out.count("already there") == 5
 
 
-@pytest.mark.parametrize("broken", [
-    {"yahoo.valid.txt": ""}, {"yahoo.valid.txt": "\n \n"}, {"yahoo.train.txt": b"caf\xe9\n"},
-    {"yahoo.train.txt": "<html>no</html>"}, {"yahoo.test.txt": YAHOO["yahoo.valid.txt"]}])
-def test_bad_text_is_named_and_not_installed(mirror, root, broken):
-    pack(mirror / "yahoo_data.tar.gz", {**YAHOO, **broken})
-    with pytest.raises(UserError, match=next(iter(broken))):
-        prepare("yahoo", MirrorFolder(mirror), root)
-    assert tree(root) == {}
-
-
-@pytest.mark.parametrize("missing", list(YAHOO))
-def test_an_archive_that_lacks_a_file(mirror, root, missing):
-    pack(mirror / "yahoo_data.tar.gz", {name: text for name, text in YAHOO.items() if name != missing})
-    with pytest.raises(UserError, match=missing):
-        prepare("yahoo", MirrorFolder(mirror), root)
+@pytest.mark.parametrize("file, content", [
+    ("yahoo.valid.txt", ""), ("yahoo.valid.txt", "\n \n"), ("yahoo.train.txt", b"caf\xe9\n"),
+    ("yahoo.train.txt", "<html>no</html>"), ("yahoo.test.txt", YAHOO["yahoo.valid.txt"]),
+    ("yahoo.train.txt", None), ("yahoo.valid.txt", None), ("yahoo.test.txt", None)])      # None: not in the archive
+def test_bad_text_is_named_and_not_installed(mirror, root, file, content):
+    files = {**YAHOO, file: content}
+    pack(mirror / "yahoo_data.tar.gz", {name: text for name, text in files.items() if text is not None})
+    with pytest.raises(UserError, match=file):
+        prepare("yahoo", Source(mirror, root), root)
     assert tree(root) == {}
 
 
 def test_an_archive_without_a_folder_and_with_other_files(mirror, root):
     pack(mirror / "yahoo_data.tar.gz", {"._yahoo.train.txt": "x", "README": "x", **YAHOO}, folder="")
-    prepare("yahoo", MirrorFolder(mirror), root)
+    prepare("yahoo", Source(mirror, root), root)
     assert tree(root / "yahoo_data") == contents(YAHOO)
 
 
 def test_yelp_needs_labels(mirror, root):
     pack(mirror / "yelp_data.tar.gz", {**YELP, "yelp.test.txt": "0\tno\nno label\n"})
     with pytest.raises(UserError, match="yelp.test.txt, line 2: not a label, a tab and a text"):
-        prepare("yelp", MirrorFolder(mirror), root)
-
-
-def test_ptb_with_one_file_missing(mirror, root):
-    (mirror / "ptb.test.txt").unlink()
-    with pytest.raises(UserError, match="ptb.test.txt is not in"):
-        prepare("ptb", MirrorFolder(mirror), root)
-    assert tree(root) == {}
-
-
-def test_a_wrong_checksum_fails(mirror, root):
-    (mirror / "SHA256SUMS").write_text(f"{'0' * 64}  yahoo_data.tar.gz\n")
-    with pytest.raises(UserError, match="yahoo_data.tar.gz: sha256 checksum"):
-        prepare("yahoo", MirrorFolder(mirror), root)
-    assert tree(root) == {}
+        prepare("yelp", Source(mirror, root), root)
 
 
 def test_an_incomplete_data_set_survives_a_failure_and_is_then_set_aside(mirror, root, capsys):
@@ -256,11 +229,11 @@ def test_an_incomplete_data_set_survives_a_failure_and_is_then_set_aside(mirror,
     own.write_text("my own\n")
     archive = (mirror / "yahoo_data.tar.gz").read_bytes()
     (mirror / "yahoo_data.tar.gz").write_bytes(archive[:100])
-    with pytest.raises(UserError, match="damaged or cut short"):
-        prepare("yahoo", MirrorFolder(mirror), root)
+    with pytest.raises(UserError, match="damaged, cut short"):
+        prepare("yahoo", Source(mirror, root), root)
     assert tree(root) == {"yahoo_data/yahoo.train.txt": b"my own\n"}
     (mirror / "yahoo_data.tar.gz").write_bytes(archive)
-    prepare("yahoo", MirrorFolder(mirror), root)
+    prepare("yahoo", Source(mirror, root), root)
     assert tree(root / "yahoo_data") == contents(YAHOO)
     assert tree(root / "yahoo_data.old") == {"yahoo.train.txt": b"my own\n"}
     out = capsys.readouterr().out
@@ -268,14 +241,46 @@ def test_an_incomplete_data_set_survives_a_failure_and_is_then_set_aside(mirror,
     assert "what was there is now" in out
 
 
-def test_an_interrupted_unpacking_leaves_nothing(mirror, root, monkeypatch):
-    def interrupted(archive, folder):
-        (folder / "yahoo.train.txt").write_text("half")
-        raise KeyboardInterrupt
-    monkeypatch.setattr(preparation, "unpack", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        prepare("yahoo", MirrorFolder(mirror), root)
-    assert tree(root) == {} and list(root.iterdir()) == []
+def test_a_disk_that_refuses_is_one_line(mirror, root, monkeypatch):
+    def copy(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+    monkeypatch.setattr(preparation.shutil, "copyfile", copy)
+    with pytest.raises(UserError, match="cannot prepare .*ptb.train.txt: No space left on device; make room there"):
+        prepare("ptb", Source(mirror, root), root)
+    assert tree(root) == {}
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_leaves_nothing(root, server, tmp_path, sent):
+    server.add("/yahoo_data.tar.gz", bytes(100_000), stalls=[50_000])
+    process = subprocess.Popen([sys.executable, SCRIPT, "--dataset", "yahoo", "--mirror", server.url], cwd=tmp_path,
+                               stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: server.requests)
+    process.send_signal(sent)
+    assert process.communicate(timeout=20)[1].strip() == "interrupted: the same command goes on from here"
+    assert process.returncode == 130 and list(root.iterdir()) == []
+
+
+def test_two_at_once_make_a_set_once(mirror, root, capsys):
+    asked, go_on = [], threading.Event()
+
+    class SlowSource(Source):
+        def file(self, name):
+            asked.append(name)
+            go_on.wait(20)
+            return super().file(name)
+
+    both = [threading.Thread(target=prepare, args=("yahoo", SlowSource(mirror, root), root)) for _ in range(2)]
+    for thread in both:
+        thread.start()
+    wait_until(lambda: asked)
+    time.sleep(0.2)     # for the second to ask too, if it did not wait
+    go_on.set()
+    for thread in both:
+        thread.join()
+    assert asked == ["yahoo_data.tar.gz", "SHA256SUMS"]
+    assert [": ready" in line for line in capsys.readouterr().out.splitlines()] == [True, False]
+    assert tree(root) == {f"yahoo_data/{name}": text.encode() for name, text in YAHOO.items()}
 
 
 def wait_until(condition, seconds=20):
@@ -286,50 +291,18 @@ def wait_until(condition, seconds=20):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_download_goes_on(mirror, root, server, tmp_path, sent):
-    content = pack(mirror / "yahoo_data.tar.gz", {**YAHOO, "noise": os.urandom(100_000)}).read_bytes()
-    server.add("/yahoo_data.tar.gz", content, stalls=[50_000])
-    arguments = "--dataset", "yahoo", "--mirror", server.url
-    process = subprocess.Popen([sys.executable, SCRIPT, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    part = root / "downloads" / "yahoo_data.tar.gz.part"
-    received = 50_000 // fetch.CHUNK * fetch.CHUNK
-    wait_until(lambda: part.exists() and part.stat().st_size == received)
-    process.send_signal(sent)
-    assert process.communicate(timeout=20)[1].strip() == "interrupted: the same command goes on from here"
-    assert process.returncode == 130
-    assert sorted(path.name for path in root.iterdir()) == ["downloads"]
-    assert part.read_bytes() == content[:received]
-    prepare("yahoo", fetch.open_source(server.url, root / "downloads"), root)
-    assert tree(root) == {f"yahoo_data/{name}": text.encode() for name, text in YAHOO.items()}
-    assert server.header("Range")[-1] == f"bytes={received}-"
-
-
 # ---------------------------------------------------------------- synthetic
 
 
-def test_validation_is_held_out_of_the_training_file(mirror, root, capsys):
-    prepare("synthetic", MirrorFolder(mirror), root)
+@pytest.mark.parametrize("valid, kept", [(None, False), ("7 8 9\n", True), (SYNTHETIC["synthetic_test.txt"], False)])
+def test_validation_is_held_out_where_there_is_none(mirror, root, capsys, valid, kept):
+    pack(mirror / "synthetic_data.tar.gz", {**SYNTHETIC, **({"synthetic_valid.txt": valid} if valid else {})})
+    prepare("synthetic", Source(mirror, root), root)
     lines = SYNTHETIC["synthetic_train.txt"].splitlines(keepends=True)
     assert tree(root / "synthetic_data") == contents({
-        "synthetic_train.txt": "".join(lines[:5]), "synthetic_valid.txt": "".join(lines[5:]),
-        "synthetic_test.txt": SYNTHETIC["synthetic_test.txt"]})
-    assert "the last 2,000 of 2,005 training lines are now synthetic_valid.txt" in capsys.readouterr().out
-
-
-def test_a_validation_file_of_its_own_is_kept(mirror, root):
-    files = {**SYNTHETIC, "synthetic_valid.txt": "7 8 9\n"}
-    pack(mirror / "synthetic_data.tar.gz", files)
-    prepare("synthetic", MirrorFolder(mirror), root)
-    assert tree(root / "synthetic_data") == contents(files)
-
-
-def test_a_validation_file_that_is_the_test_file_is_replaced(mirror, root):
-    pack(mirror / "synthetic_data.tar.gz", {**SYNTHETIC, "synthetic_valid.txt": SYNTHETIC["synthetic_test.txt"]})
-    prepare("synthetic", MirrorFolder(mirror), root)
-    found = tree(root / "synthetic_data")
-    assert found["synthetic_valid.txt"].count(b"\n") == 2000
-    assert found["synthetic_train.txt"].count(b"\n") == 5
+        "synthetic_train.txt": "".join(lines if kept else lines[:5]), "synthetic_valid.txt":
+        valid if kept else "".join(lines[5:]), "synthetic_test.txt": SYNTHETIC["synthetic_test.txt"]})
+    assert kept != ("the last 2,000 of 2,005 training lines are now synthetic_valid.txt" in capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("files, message", [
@@ -341,7 +314,7 @@ def test_generated_where_it_cannot_be_had(mirror, root, capsys, quick_recipe, fi
     (mirror / "synthetic_data.tar.gz").unlink()
     if files:
         pack(mirror / "synthetic_data.tar.gz", files)
-    prepare("synthetic", MirrorFolder(mirror), root)
+    prepare("synthetic", Source(mirror, root), root)
     found = tree(root / "synthetic_data")
     assert {name: content.count(b"\n") for name, content in found.items()} == {
         "synthetic_train.txt": 16_000, "synthetic_valid.txt": 2_000, "synthetic_test.txt": 2_000}
@@ -374,7 +347,7 @@ def load(root):
 
 def test_omniglot_from_the_mat_file(no_tensors, root, capsys):
     write_mat(no_tensors / "chardata.mat", np.full((2010, 28, 28), 0.5, np.float32), np.ones((3, 28, 28), np.float32))
-    prepare("omniglot", MirrorFolder(no_tensors), root)
+    prepare("omniglot", Source(no_tensors, root), root)
     assert [len(images) for images in load(root)] == [10, 2000, 3]
     out = capsys.readouterr().out
     assert "omniglot_data.tar.gz is not in" in out
@@ -389,7 +362,7 @@ def test_omniglot_from_the_images_where_the_mat_file_is_bad(no_tensors, root, ca
     assert files in preparation.OMNIGLOT_WAYS
     original = preparation.omniglot.from_images
     monkeypatch.setattr(preparation.omniglot, "from_images", lambda paths: original(paths, TINY))
-    prepare("omniglot", MirrorFolder(no_tensors), root)
+    prepare("omniglot", Source(no_tensors, root), root)
     assert [len(images) for images in load(root)] == [14, 4, 10]
     out = capsys.readouterr().out
     assert "chardata.mat: no numeric field 'data'" in out
@@ -399,13 +372,13 @@ def test_omniglot_from_the_images_where_the_mat_file_is_bad(no_tensors, root, ca
 def test_omniglot_that_cannot_be_had(no_tensors, root):
     write_archive(no_tensors / "images_background.zip", [0])    # one of the two archives is not enough
     with pytest.raises(UserError, match="none of the files .* as chardata.mat, or .* as images_background.zip and"):
-        prepare("omniglot", MirrorFolder(no_tensors), root)
+        prepare("omniglot", Source(no_tensors, root), root)
     assert tree(root) == {}
 
 
 def test_a_damaged_omniglot_is_made_anew(mirror, root):
     (root / "omniglot_data").mkdir(parents=True)
     (root / "omniglot_data" / "omniglot.pt").write_bytes(b"damaged")
-    prepare("omniglot", MirrorFolder(mirror), root)
+    prepare("omniglot", Source(mirror, root), root)
     assert len(load(root)) == 3
     assert tree(root / "omniglot_data.old") == {"omniglot.pt": b"damaged"}

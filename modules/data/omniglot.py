@@ -18,8 +18,9 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from modules.data.images import NAMES, check_images
-from modules.data.unpack import naming_damage, trusted_zip_members
+from modules.data.archives import naming_damage
 from modules.command import UserError
+from modules.files import replacing
 
 SIZE = 28               # pixels, of an image as the models see it
 ORIGINAL_SIZE = 105     # pixels, of an original drawing
@@ -57,6 +58,15 @@ def load_tensors(path):
     except RuntimeError as error:   # tensors that cannot be computed with, those without data for one
         raise UserError(f"{path}: holds unusable tensors; fetch it again") from error
     return [images.float() for images in splits]
+
+
+def save_tensors(splits, path):
+    """Write the three tensors to `path`. Raises UserError, naming it, if the disk refuses."""
+    with replacing(path) as temporary, open(temporary, "wb") as stream:     # torch notes a file's name, not a stream's
+        try:
+            torch.save(splits, stream)
+        except RuntimeError as error:       # torch's own writer reports a full disk so
+            raise OSError(str(error).splitlines()[0]) from error
 
 
 def check_tensors(splits):
@@ -121,8 +131,9 @@ def read_characters(archive):
     """Read the PNG images of an archive: {folder, which stands for a character: float32 [drawings, 28, 28]}."""
     characters = {}
     with naming_damage(archive), zipfile.ZipFile(archive) as opened:
-        names = [member.filename for member in trusted_zip_members(archive, opened, ARCHIVE_LIMIT)]
-        for name in sorted(filter(is_drawing, names)):
+        if sum(member.file_size for member in opened.infolist()) > ARCHIVE_LIMIT:   # zipfile gives no more than these
+            raise UserError(f"{archive}: more than {ARCHIVE_LIMIT:,} bytes of images; get it from a place you trust")
+        for name in sorted(filter(is_drawing, opened.namelist())):
             drawing = reduce_area(read_drawing(archive, name, opened.read(name)), SIZE)
             characters.setdefault(name.rpartition("/")[0], []).append(drawing)
     return {character: np.stack(drawings) for character, drawings in characters.items()}

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from modules.command import UserError
+
 PUBLISHED_SEED = 19950927
+HELD_OUT = 2_000    # validation sentences, the last of the training file, where a published set comes with none
 
 
 @dataclass(frozen=True)
@@ -111,3 +114,19 @@ def sample_softmax(logits, rng):
 def write(path, words):
     """Write sentences, rows of the integer array `words`, one a line with spaces between."""
     np.savetxt(path, words, fmt="%d", newline="\n")
+
+
+def hold_out_validation(train, valid, test):
+    """Where a set has no validation file of its own, make one of the last lines of its training file.
+
+    Raises UserError, naming the training file, if it is too short for that.
+    """
+    if valid.exists() and (not test.exists() or valid.read_bytes() != test.read_bytes()):
+        return
+    lines = train.read_bytes().splitlines(keepends=True)
+    if len(lines) <= HELD_OUT:
+        raise UserError(f"{train.name} has {len(lines):,} lines, too few to hold out {HELD_OUT:,} for validation")
+    train.write_bytes(b"".join(lines[:-HELD_OUT]))
+    valid.write_bytes(b"".join(lines[-HELD_OUT:]))
+    print(f"synthetic: the set has no validation file of its own, so the last {HELD_OUT:,} of {len(lines):,} training "
+          f"lines are now {valid.name}", flush=True)
