@@ -131,6 +131,9 @@ def parse(groups, description, argv=None, dataset=None, fixed=None):
         for setting in group.settings:
             titled.add_argument(f"--{setting.name}", **flag(setting, values.get(setting.name, setting.default)))
     given = vars(parser.parse_args(argv))
+    for name, setting in declared.items():
+        if name not in values and name not in given and not no_config:
+            raise UserError(f"{find_config(named)}: key {name!r} is missing ({setting.help}); --{name} gives it, too")
     orders = {setting.name: setting.default for group in groups if not group.of_run for setting in group.settings}
     return Settings(**{**orders, **values, **given}, declared={"dataset": Setting("dataset", text, ""), **declared},
                     given=set(given), parser=parser, no_config=no_config)
@@ -154,10 +157,10 @@ def written(value):
 
 
 def read_config(dataset, declared):
-    """The values of `declared` settings in the config of `dataset`, checked, or their defaults: a dict.
+    """The values of `declared` settings in the config of `dataset`, checked, or their defaults: a dict of what is set.
 
     `config/` is looked for in the current folder, then beside the project's modules. Raises UserError, naming the file
-    and the key, for a missing file, an unknown or missing key, or a value that can't be.
+    and the key, for a missing file, an unknown key, or a value that can't be.
     """
     path = find_config(dataset)
     try:
@@ -171,13 +174,14 @@ def read_config(dataset, declared):
     unknown = sorted(map(str, set(params) - set(declared)))
     if unknown:
         raise UserError(f"{path}: unknown key {unknown[0]!r}; the known keys are {', '.join(declared)}")
-    return {name: checked(setting, params.get(name, setting.default), path) for name, setting in declared.items()}
+    values = {name: params.get(name, setting.default) for name, setting in declared.items()}
+    return {name: checked(declared[name], value, path) for name, value in values.items() if value is not REQUIRED}
 
 
 def checked(setting, value, path):
     """A value that stood in the file `path`; raises UserError, naming both."""
     if value is REQUIRED:
-        raise UserError(f"{path}: key {setting.name!r} is missing ({setting.help})")
+        raise UserError(f"{path}: {setting.name} is missing")
     try:
         return setting.read(value)
     except ValueError as error:

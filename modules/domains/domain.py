@@ -1,7 +1,6 @@
 """What a domain, text or images, is to the scripts: settings, data, model, recipe; and how its runs begin."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Callable
 
 from modules import methods

@@ -7,7 +7,7 @@ from torch import nn
 class GaussianEncoder(nn.Module):
     """q(z|x) = N(mean, diag exp(logvar)). A subclass implements `gaussian(x) -> mean, logvar`, both [batch, nz].
 
-    `constraints` are modules that map mean and logvar to others, one after the other (`modules.methods.constraints`).
+    `constraints` are modules that map mean and logvar to others, one after the other (`modules.methods`).
     """
 
     def __init__(self, constraints=()):
