@@ -10,7 +10,7 @@ import torch
 from modules.data.fingerprint import fingerprint
 from modules.command import UserError
 
-PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"      # ids 0..3, part of the contract with saved models
+PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"  # ids 0..3, part of the contract with saved models
 
 
 class Vocabulary:
@@ -24,8 +24,12 @@ class Vocabulary:
     @classmethod
     def of_file(cls, words, path):
         """The vocabulary that the file `path` holds as a list of words; raises UserError if it is none."""
-        if not isinstance(words, list) or words[:4] != [PAD, BOS, EOS, UNK] or not all(
-                isinstance(word, str) for word in words) or len(set(words)) < len(words):
+        if (
+            not isinstance(words, list)
+            or words[:4] != [PAD, BOS, EOS, UNK]
+            or not all(isinstance(word, str) for word in words)
+            or len(set(words)) < len(words)
+        ):
             raise UserError(f"{path}: damaged; its vocabulary is no list of words from {PAD} {BOS} {EOS} {UNK} on")
         return cls(words)
 
@@ -53,7 +57,7 @@ class Corpus:
         return len(self.offsets) - 1
 
     def __getitem__(self, i):
-        return self.tokens[self.offsets[i]:self.offsets[i + 1]]
+        return self.tokens[self.offsets[i] : self.offsets[i + 1]]
 
     def batches(self, batch_size, device="cpu"):
         """Yield (which sentences, int64 [batch]; their token ids [batch, time]), by length, then in file order."""
@@ -80,8 +84,10 @@ def read_corpus(path, vocabulary=None, label=False, limit=None, vocab_limit=None
         if label and not line.isspace():
             _, tab, line = line.partition("\t")
             if not tab:
-                raise UserError(f"{path}, line {number}: no tab between label and text; "
-                                "mend the line, or set label to False in the config")
+                raise UserError(
+                    f"{path}, line {number}: no tab between label and text; "
+                    "mend the line, or set label to False in the config"
+                )
         words = line.split()
         if not words:
             continue
@@ -131,20 +137,23 @@ def _keep_frequent(corpus, vocabulary, vocab_limit):
     return Corpus(new_ids[corpus.tokens], corpus.offsets), Vocabulary(words)
 
 
-def _lines(path, advice="; `python prepare_data.py` fetches the known data sets, and the config says where this one is "
-                        "expected"):
+def _lines(
+    path,
+    advice="; `python prepare_data.py` fetches the known data sets, and the config says where this one is expected",
+):
     if not Path(path).exists() or Path(path).is_dir():
         raise UserError(f"{path}: no such file{advice}")
     try:
-        with open(path, encoding="utf-8-sig", newline="\n") as lines:     # no other character ends a line
+        with open(path, encoding="utf-8-sig", newline="\n") as lines:  # no other character ends a line
             yield from lines
     except UnicodeDecodeError:
-        raise UserError(f"{path}, line {_first_undecodable_line(path)}: not UTF-8 text; convert the file to UTF-8"
-                        ) from None
+        raise UserError(
+            f"{path}, line {_first_undecodable_line(path)}: not UTF-8 text; convert the file to UTF-8"
+        ) from None
 
 
 def _first_undecodable_line(path):
-    with open(path, "rb") as lines:         # the decoder reads ahead, so it does not know the line
+    with open(path, "rb") as lines:  # the decoder reads ahead, so it does not know the line
         for number, line in enumerate(lines, start=1):
             try:
                 line.decode("utf-8")
@@ -190,4 +199,3 @@ class TextSplit:
     def units(batch):
         """How many predicted tokens the batch holds; `<s>` is not predicted."""
         return batch.size(0) * (batch.size(1) - 1)
-

@@ -10,6 +10,7 @@ from pathlib import Path
 import gdown
 import pooch
 import requests
+from tqdm import tqdm
 
 from modules.command import UserError
 
@@ -109,8 +110,7 @@ def download(url, path):
         else:
             pooch.get_logger().setLevel("WARNING")
             pooch.Pooch(path.parent, "", {name: None}, {name: url}, RETRIES).fetch(name, downloader=receive)
-    # ValueError, KeyError: what the libraries raise where an answer lacks headers or they make no sense
-    except (requests.RequestException, gdown.exceptions.DownloadError, ValueError, KeyError) as error:
+    except (requests.RequestException, gdown.exceptions.DownloadError, ValueError, KeyError) as error:  # bad headers
         page = isinstance(error, gdown.exceptions.FileURLRetrievalError)
         cause = error.__cause__ or error  # gdown wraps those of requests
         status = getattr(getattr(cause, "response", None), "status_code", "")
@@ -126,6 +126,6 @@ def receive(url, path, _):
         if answer.status_code in (403, 404, 410):
             raise Missing(f"cannot download {name}: HTTP {answer.status_code}")
         answer.raise_for_status()
-        for chunk in answer.iter_content(2**16):
+        for chunk in tqdm(answer.iter_content(2**16), name, unit="x64kB", disable=not sys.stderr.isatty()):
             out.write(chunk)
             refuse_endless(name, out.tell())

@@ -7,7 +7,7 @@ from modules.data.fingerprint import fingerprint
 from modules.command import UserError
 
 NAMES = ("train", "validation", "test")
-BINARISATION_SEED = 783435      # of validation and test images that are grey: binarised once, alike in every run
+BINARISATION_SEED = 783435  # of validation and test images that are grey: binarised once, alike in every run
 FORMAT = "a file of three arrays, training, validation and test images [n, 1, height, width] with values in [0, 1]"
 
 
@@ -20,15 +20,17 @@ def load_images(path):
     try:
         splits = _read_npz(path) if str(path).endswith(".npz") else torch.load(path, "cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; `python prepare_data.py` fetches the known data sets, and data_file in "
-                        "the config says where this one is expected") from None
+        raise UserError(
+            f"{path}: no such file; `python prepare_data.py` fetches the known data sets, and data_file in "
+            "the config says where this one is expected"
+        ) from None
     except PermissionError:
         raise
-    except Exception as error:      # a broken file makes torch.load raise almost anything
+    except Exception as error:  # a broken file makes torch.load raise almost anything
         raise UserError(f"{path}: cannot be loaded safely; the images must be {FORMAT}") from error
     try:
         check_images(splits)
-    except (ValueError, RuntimeError) as error:     # RuntimeError: tensors that cannot be computed with
+    except (ValueError, RuntimeError) as error:  # RuntimeError: tensors that cannot be computed with
         raise UserError(f"{path}: {error}; the images must be {FORMAT}") from error
     return [images.float() for images in splits]
 
@@ -51,7 +53,7 @@ def check_images(splits):
             raise ValueError(f"the {name} images have shape {list(images.shape)}, not [n > 0, 1, height, width]")
         if images.shape[2:] != splits[0].shape[2:]:
             raise ValueError(f"the {name} images are of another size than the training images")
-        if not ((images >= 0) & (images <= 1)).all():   # false for NaN too
+        if not ((images >= 0) & (images <= 1)).all():  # false for NaN too
             raise ValueError(f"some {name} pixels are not in [0, 1]")
 
 
@@ -96,7 +98,7 @@ class TrainingImages:
         if len(images) < 2:
             raise ValueError("batch norm needs at least 2 training images")
         self.size, self.batch_size, self.images = len(images), batch_size, images.to(device)
-        self.num_batches = -(-(self.size - 1) // batch_size)    # batch norm can't take a last batch of one: left out
+        self.num_batches = -(-(self.size - 1) // batch_size)  # batch norm can't take a last batch of one: left out
 
     @property
     def fingerprint(self):
@@ -109,7 +111,7 @@ class TrainingImages:
 
     def batch(self, order, i):
         """Batch number i of an epoch in that order: binary images [batch, 1, height, width]."""
-        return self._draw(order[i * self.batch_size:(i + 1) * self.batch_size])
+        return self._draw(order[i * self.batch_size : (i + 1) * self.batch_size])
 
     def random_batch(self, generator):
         """A fresh batch of images drawn uniformly at random with replacement, for the inner loop."""
