@@ -191,3 +191,20 @@ class TextSplit:
         """How many predicted tokens the batch holds; `<s>` is not predicted."""
         return batch.size(0) * (batch.size(1) - 1)
 
+
+
+class OneBatch(TextSplit):
+    """The first batch of some sentences, over and over, as often as another split has batches in an epoch."""
+
+    def __init__(self, corpus, batch_size, num_batches, device="cpu"):
+        super().__init__(corpus, batch_size, device)
+        self._batches = self._batches[:1]
+        self.size, self.num_batches = len(self._batches[0]), num_batches
+
+    def batch(self, order, i):
+        """The batch, whatever the order."""
+        return self._batches[0]
+
+    def random_batch(self, generator):
+        """The batch."""
+        return self._batches[0]

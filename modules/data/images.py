@@ -112,8 +112,8 @@ class TrainingImages:
         return self._draw(order[i * self.batch_size:(i + 1) * self.batch_size])
 
     def random_batch(self, generator):
-        """A fresh batch of images drawn uniformly at random with replacement, for the inner loop."""
-        return self._draw(torch.randint(self.size, (self.batch_size,), generator=generator))
+        """A fresh batch of different images drawn uniformly at random, for the inner loop."""
+        return self._draw(torch.randperm(self.size, generator=generator)[:self.batch_size])
 
     def _draw(self, indices):
         return torch.bernoulli(self.images[indices.to(self.images.device, non_blocking=True)])
