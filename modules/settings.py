@@ -73,8 +73,10 @@ class Settings(SimpleNamespace):
         return {name: str(value) if isinstance(value, Path) else value
                 for name, value in ((name, getattr(self, name)) for name in self.declared)}
 
-    def differences(self, saved, passed_over=lambda setting: setting.may_change):
-        """[(name, value in the record `saved`, value here)] of what differs; what only one of them knows is left out."""
+    def differences(self, saved, passed_over=lambda setting: setting.may_change or setting.kind is path):
+        """[(name, value in the record `saved`, value here)] of what differs; what only one of them knows is left out,
+        and so are files, whose content decides, wherever they lie.
+        """
         ours = self.record()
         return [(name, saved[name], ours[name]) for name, setting in self.declared.items()
                 if name in saved and saved[name] != ours[name] and not passed_over(setting)]

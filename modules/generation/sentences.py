@@ -134,7 +134,8 @@ def generate(model, vocabulary, s, z, random, max_length):
 
 def output_path(s, kind):
     """Where the sentences go."""
-    return Path("samples", f"{s.decode_from.stem}_{s.decoding_strategy}.{kind}")
+    lines_of = f"_{s.decode_input.stem}" if s.decode_input else ""
+    return Path("samples", f"{s.decode_from.stem}_{s.decoding_strategy}{lines_of}.{kind}")
 
 
 def write_lines(path, lines):
