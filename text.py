@@ -17,7 +17,7 @@ from modules.domains.text_domain import TEXT
 from modules.generation import sentences
 from modules.settings import parse
 from modules.training.records import Printer
-from modules.training.run import prepare_device, test, train_and_test
+from modules.training.run import prepare_device, read_in, test, train_and_test
 
 
 def main():
@@ -27,7 +27,10 @@ def main():
     device = prepare_device()
     if s.eval:
         model, vocabulary, s = TEXT.load(s.load_path, s, device)
-        test(model, TEXT.read(s, device, ("test",), vocabulary)[0]["test"], s, Printer(words=True))
+        splits, _ = TEXT.read(s, device, ("test",), vocabulary)
+        records = Printer(words=True)
+        records.write("data", **read_in(splits, vocabulary.words))
+        test(model, splits["test"], s, records)
     elif s.decode_from:
         sentences.decode(*TEXT.load(s.decode_from, s, device, sentences.AS_TRAINED))
     elif s.encode:
