@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from modules.data.fingerprint import fingerprint
-from modules.command import UserError
+from modules.command import UserError, note
 
 PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"  # ids 0..3, part of the contract with saved models
 
@@ -89,6 +89,8 @@ def read_corpus(path, vocabulary=None, label=False, limit=None, vocab_limit=None
                     "mend the line, or set label to False in the config"
                 )
         words = words_of(line)
+        if number == 1 and words and words[0].lower().startswith(("<!doctype", "<html", "<?xml")):
+            note(f"{path}: begins like a web page, not like text")
         if not words:
             continue
         if len(lengths) - 1 == limit:

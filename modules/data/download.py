@@ -126,6 +126,7 @@ def receive(url, path, _):
         if answer.status_code in (403, 404, 410):
             raise Missing(f"cannot download {name}: HTTP {answer.status_code}")
         answer.raise_for_status()
-        for chunk in tqdm(answer.iter_content(2**16), name, unit="x64kB", disable=not sys.stderr.isatty()):
+        chunks = answer.iter_content(2**16)
+        for chunk in tqdm(chunks, name, unit="x64kB") if sys.stderr.isatty() else chunks:
             out.write(chunk)
             refuse_endless(name, out.tell())

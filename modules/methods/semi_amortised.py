@@ -19,13 +19,14 @@ class SemiAmortised(Method):
     """`--model savae`, with `--svi_steps`."""
 
     model = "savae"
-    settings = (Setting("svi_steps", whole(1), "steps that refine the posterior of savae", 20, model=True,
-                        needs=("model", "savae")),)
+    settings = (Setting("svi_steps", whole(1), "steps that refine the posterior of savae", 20, model=True),)
 
     def title(self, s):
         return "SA-VAE"
 
     def check(self, s):
+        if "svi_steps" in s.given and not self.used(s):
+            raise UserError("--svi_steps does nothing without --model savae")
         refuse = {"--bn_gamma": s.bn_gamma, "--committed_rate": s.committed_rate, "--free_bits": s.free_bits}
         for flag, given in refuse.items():
             if given and self.used(s):
