@@ -32,7 +32,7 @@ SPACE = Group("posterior mean space", (
     Setting("zmax", number("(-inf, inf)"), "where it ends", 20.0),
     Setting("dz", number("(-inf, inf)"), "its step", 0.1),
     Setting("num_plot", whole(1), "sentences to follow (default: 500, or 50 in single mode)", None),
-    Setting("plot_niter", whole(1), "iterations between two clouds", 200),
+    Setting("plot_niter", whole(1), "iterations between two clouds", 200, needs=("plot_mode", "multiple")),
     Setting("optim", one_of("sgd", "adam"), "sgd: rate 1.0; adam: rate 1e-3", "sgd")))
 
 

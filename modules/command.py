@@ -41,6 +41,11 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if unset else super()._get_help_string(action)
 
 
+def one_line(text):
+    """A text without its line breaks: a file's name, or a flag's value, may hold some."""
+    return " ".join(text.splitlines())
+
+
 def note(text):
     """A remark on standard error, which stops nothing."""
     print(f"note: {text}", file=sys.stderr, flush=True)
@@ -53,7 +58,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=_Help, **kwargs)
 
     def error(self, message):
-        print(f"{self.prog}: error: {message} (see {self.prog} --help)", file=sys.stderr)
+        print(one_line(f"{self.prog}: error: {message} (see {self.prog} --help)"), file=sys.stderr)
         raise SystemExit(2)
 
 
@@ -65,10 +70,10 @@ def run_command(main):
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(one_line(f"error: {error}"), file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:
-        print(f"error: {os_complaint(error)}", file=sys.stderr)
+        print(one_line(f"error: {os_complaint(error)}"), file=sys.stderr)
         raise SystemExit(2) from None
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)):

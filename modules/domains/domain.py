@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Callable
 
 from modules import methods
+from modules.command import UserError
 from modules.data.corpus import Vocabulary
 from modules.models.layers.precision import PRECISIONS
 from modules.settings import MOST, Group, Setting, Settings, number, one_of, path, saved_settings, switch, whole
@@ -46,7 +47,9 @@ class Domain:
     """A domain.
 
     groups      the `Group`s of its settings
-    run_name    format of a run's name, of the settings by name and the {methods}' part
+    run_name    format of a run's name, of the settings by name, the {weight} of the KL that it starts with and the
+                {methods}' part
+    decimals    of that weight, at least
     recipe      the constants of its published runs
     read_splits read_splits(s, device, names, vocabulary=None) -> ({name: split}, Vocabulary or None) for names among
                 "train", "val" and "test"
@@ -58,6 +61,7 @@ class Domain:
     name: str
     groups: tuple
     run_name: str
+    decimals: int
     recipe: Recipe
     read_splits: Callable
     build: Callable
@@ -65,7 +69,8 @@ class Domain:
 
     def run_id(self, s):
         """The name of a run's files."""
-        return self.run_name.format(**vars(s), methods=methods.tag(s))
+        weight = max(f"{s.kl_start:.{self.decimals}f}", f"{s.kl_start:g}", key=len)     # never rounded
+        return self.run_name.format(**vars(s), weight=weight, methods=methods.tag(s))
 
     def settings(self, **values):
         """Settings made in code: the defaults, and these values."""
@@ -82,6 +87,8 @@ class Domain:
         """What a run begins with: (model, splits, what a saved model says of itself)."""
         s.need_config()
         methods.check(s)
+        if "inner_clip" in s.given and s.inner_clip == "encoder" and not s.aggressive:
+            raise UserError("--inner_clip encoder does nothing without --aggressive 1: there are no inner steps")
         splits, vocabulary = self.read(s, device, ("train", "val", "test"))
         model = self.build(s, vocabulary, f"config/config_{s.dataset}.py").to(device)
         description = {"domain": self.name, "dataset": s.dataset, "args": s.record(),
@@ -124,6 +131,9 @@ def settle(s):
                        + (", as do --encode and --load_path" if hasattr(s, "encode") else ""))
     if (s.resume or s.overwrite) and (reads or generates):
         s.parser.error("--resume and --overwrite belong to training, and a saved model is not trained")
+    idle = sorted({"iw_nsamples", "iw_batch"} & s.given)
+    if idle and (generates or getattr(s, "encode", None)):
+        s.parser.error(f"--{idle[0]} is for likelihoods, of which none is estimated here")
     if s.resume and s.overwrite:
         s.parser.error("--resume and --overwrite exclude each other")
     return s

@@ -53,5 +53,5 @@ def build_vae(s, vocabulary=None, source="config"):
 GROUPS = (changed(TRAINING, batch_size={"kind": whole(2)}), changed(METHODS, svi_steps={"default": 10}), MODEL, DATA,
           IW)      # batch norm needs two images
 IMAGE = Domain("image", GROUPS,
-               "{dataset}_aggressive{aggressive}_ns{nsamples}_kls{kl_start:.1f}_warm{warm_up}_{methods}{jobid}_"
-               "{taskid}_{seed}", RECIPE, read_splits, build_vae)
+               "{dataset}_aggressive{aggressive}_ns{nsamples}_kls{weight}_warm{warm_up}_{methods}{jobid}_"
+               "{taskid}_{seed}", 1, RECIPE, read_splits, build_vae)

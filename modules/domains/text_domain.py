@@ -60,5 +60,5 @@ def build_vae(s, vocabulary, source=None):
 
 
 TEXT = Domain("text", (TRAINING, METHODS, MODEL, DATA, IW),
-              "{dataset}_aggressive{aggressive}_kls{kl_start:.2f}_warm{warm_up}_{methods}{jobid}_{taskid}_{seed}",
-              RECIPE, read_splits, build_vae, has_words=True)
+              "{dataset}_aggressive{aggressive}_kls{weight}_warm{warm_up}_{methods}{jobid}_{taskid}_{seed}",
+              2, RECIPE, read_splits, build_vae, has_words=True)

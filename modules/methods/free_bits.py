@@ -2,6 +2,7 @@
 
 import torch
 
+from modules.command import UserError
 from modules.methods.method import Method
 from modules.settings import MOST, Setting, number, one_of
 
@@ -29,6 +30,10 @@ class FreeBits(Method):
 
     def addition(self, s):
         return f", free bits {s.free_bits:g} {'in all' if s.free_bits_over == 'sum' else 'per dimension'}"
+
+    def check(self, s):
+        if s.free_bits and s.beta == 0:
+            raise UserError("--free_bits does nothing with --beta 0: the KL costs nothing at all; leave one of them out")
 
     def kl_penalty(self, s, kl):
         """kl [batch, nz] -> [batch, nz], or [batch, 1] of their sum."""
