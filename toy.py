@@ -26,8 +26,8 @@ NUM_PLOT = {"multiple": 500, "single": 50}
 MAX_ITERATIONS = {"multiple": None, "single": 100}      # the figure of the single mode shows the first twenty
 
 SPACE = Group("posterior mean space", (
-    Setting("plot_mode", one_of("multiple", "single"), "multiple: the cloud every --plot_niter iterations; single: every "
-            "half-step of a few points", "multiple"),
+    Setting("plot_mode", one_of("multiple", "single"), "multiple: the cloud every --plot_niter iterations; single: "
+            "every half-step of a few points", "multiple"),
     Setting("zmin", number("(-inf, inf)"), "where the grid of z begins", -20.0),
     Setting("zmax", number("(-inf, inf)"), "where it ends", 20.0),
     Setting("dz", number("(-inf, inf)"), "its step", 0.1),
