@@ -111,10 +111,10 @@ def saved_settings(content):
     return {**content.get("args", {}), **content.get("config", {})}
 
 
-def parse(groups, description, argv=None, dataset=None, fixed=None):
+def parse(groups, description, argv=None, dataset=None, preferred=None):
     """The `Settings` of a command line, whose `--dataset` (by default `dataset`) names the config.
 
-    `fixed` are values that win over the config, but not over a flag. The help shows the values that a run would have.
+    `preferred` are values that win over the config, but not over a flag. The help shows the values that a run would have.
     Raises UserError for a bad config; ends the command on a bad flag, as argparse does.
     """
     argv = sys.argv[1:] if argv is None else argv
@@ -127,7 +127,7 @@ def parse(groups, description, argv=None, dataset=None, fixed=None):
         values, no_config = read_config(named, declared) if named else set_defaults(declared), None
     except NoConfig as error:           # generating from a model that brings its settings needs none
         values, no_config = set_defaults(declared), error
-    values = {**set_defaults(orders), **values, **(fixed or {})}
+    values = {**set_defaults(orders), **values, **(preferred or {})}
     parser = command_parser(groups, description, dataset, values)
     given = vars(parser.parse_args(argv))
     for key, setting in declared.items():
@@ -293,11 +293,6 @@ def one_of(*choices):
     return read
 
 
-def _text(value):
-    refuse_unless(isinstance(value, str) and value)
-    return value
-
-
 def _path(value):
     refuse_unless(isinstance(value, (str, Path)) and str(value))
     return Path(value)
@@ -313,7 +308,6 @@ def _name(value):
     return value
 
 
-text = kind("a non-empty string", _text)
 name = kind("a name of letters, digits, _, . and -", _name)
 path = kind("the name of a file", _path)
 yes_no = kind("True or False", _yes_no)

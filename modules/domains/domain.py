@@ -6,7 +6,7 @@ from typing import Callable
 from modules import methods
 from modules.data.corpus import Vocabulary
 from modules.models.layers.precision import PRECISIONS
-from modules.settings import MOST, Group, Setting, Settings, number, one_of, path, saved_settings, switch, whole
+from modules.settings import MOST, Group, Setting, Settings, number, one_of, path, saved_settings, set_defaults, switch, whole
 from modules.training.checkpoint import load_model_file, load_weights
 from modules.training.recipe import Recipe
 
@@ -45,6 +45,7 @@ ORDERS = Group("what to do", (
 class Domain:
     """A domain.
 
+    name        "text" or "image"
     groups      the `Group`s of its settings
     run_name    format of a run's name, of the settings by name and the {methods}' part
     recipe      the constants of its published runs
@@ -70,8 +71,7 @@ class Domain:
     def settings(self, **values):
         """Settings made in code: the defaults, and these values."""
         declared = {setting.name: setting for group in self.groups for setting in group.settings}
-        return Settings(**{**{name: setting.default for name, setting in declared.items()}, **values},
-                        declared=declared, given=set(values))
+        return Settings(**{**set_defaults(declared), **values}, declared=declared, given=set(values))
 
     def read(self, s, device, names, vocabulary=None):
         """`read_splits`, of a data set that has a config."""
