@@ -6,7 +6,8 @@
     python text.py --dataset yahoo --eval --load_path models/yahoo/<id>.pt
     python text.py --dataset yahoo --decode_from models/yahoo/<id>.pt --decoding_strategy beam
 
-The run's settings come from config/config_<dataset>.py; `python text.py --dataset yahoo --help` shows them, each a flag.
+The run's settings come from config/config_<dataset>.py; `python text.py --dataset yahoo --help` shows them, each a
+flag.
 """
 
 import torch

@@ -26,18 +26,19 @@ NUM_PLOT = {"multiple": 500, "single": 50}
 MAX_ITERATIONS = {"multiple": None, "single": 100}      # the figure of the single mode shows the first twenty
 
 SPACE = Group("posterior mean space", (
-    Setting("plot_mode", one_of("multiple", "single"), "multiple: the cloud every --plot_niter iterations; single: every "
-            "half-step of a few points", "multiple"),
+    Setting("plot_mode", one_of("multiple", "single"), "multiple: the cloud every --plot_niter iterations; single: "
+            "every half-step of a few points", "multiple"),
     Setting("zmin", number("(-inf, inf)"), "where the grid of z begins", -20.0),
     Setting("zmax", number("(-inf, inf)"), "where it ends", 20.0),
     Setting("dz", number("(-inf, inf)"), "its step", 0.1),
-    Setting("num_plot", whole(1), "sentences to follow (default: 500, or 50 in single mode)", None),
+    Setting("num_plot", whole(1), f"sentences to follow (default: {NUM_PLOT['multiple']}, or {NUM_PLOT['single']} in "
+            "single mode)", None),
     Setting("plot_niter", whole(1), "iterations between two clouds", 200, needs=("plot_mode", "multiple")),
     Setting("optim", one_of("sgd", "adam"), "sgd: rate 1.0; adam: rate 1e-3", "sgd")))
 
 
 def main():
-    s = check(settle(parse((SPACE, *TEXT.groups, ORDERS), __doc__, dataset="synthetic", fixed={"nz": 1})))
+    s = check(settle(parse((SPACE, *TEXT.groups, ORDERS), __doc__, dataset="synthetic", preferred={"nz": 1})))
     torch.manual_seed(s.seed)
     device = prepare_device()
     beginning = TEXT.begin(s, device)

@@ -62,8 +62,8 @@ class NoConfig(UserError):
 class Settings(SimpleNamespace):
     """The values of some settings, by their names.
 
-    `declared` are the `Setting`s of the run, {name: Setting}, `given` the names that stood on the command line; `parser`
-    complains of flags that exclude each other, and `no_config` is the error of a data set without a config.
+    `declared` are the `Setting`s of the run, {name: Setting}, `given` the names that stood on the command line;
+    `parser` complains of flags that exclude each other, and `no_config` is the error of a data set without a config.
     """
 
     no_config = parser = None
@@ -111,23 +111,41 @@ def saved_settings(content):
     return {**content.get("args", {}), **content.get("config", {})}
 
 
-def parse(groups, description, argv=None, dataset=None, fixed=None):
+def parse(groups, description, argv=None, dataset=None, preferred=None):
     """The `Settings` of a command line, whose `--dataset` (by default `dataset`) names the config.
 
-    `fixed` are values that win over the config, but not over a flag. The help shows the values that a run would have.
+    `preferred` are values that win over the config, but not over a flag. The help shows the values that a run would have.
     Raises UserError for a bad config; ends the command on a bad flag, as argparse does.
     """
     argv = sys.argv[1:] if argv is None else argv
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--dataset", nargs="?")
     named = early.parse_known_args(argv)[0].dataset or dataset
-    declared = {setting.name: setting for group in groups if group.of_run for setting in group.settings}
-    known = {key: setting.default for key, setting in declared.items() if setting.default is not REQUIRED}
+    declared, orders = ({setting.name: setting for group in groups if group.of_run == of_run
+                         for setting in group.settings} for of_run in (True, False))
     try:
-        values, no_config = read_config(named, declared) if named else known, None
+        values, no_config = read_config(named, declared) if named else set_defaults(declared), None
     except NoConfig as error:           # generating from a model that brings its settings needs none
-        values, no_config = known, error
-    values.update(fixed or {})
+        values, no_config = set_defaults(declared), error
+    values = {**set_defaults(orders), **values, **(preferred or {})}
+    parser = command_parser(groups, description, dataset, values)
+    given = vars(parser.parse_args(argv))
+    for key, setting in declared.items():
+        if key not in values and key not in given and not no_config:
+            raise UserError(f"{find_config(named)}: key {key!r} is missing ({setting.help}); --{key} gives it, too")
+    values.update(given)
+    refuse_idle(parser, {**declared, **orders}, given, values)
+    return Settings(**values, declared={"dataset": Setting("dataset", name, ""), **declared}, given=set(given),
+                    parser=parser, no_config=no_config)
+
+
+def set_defaults(declared):
+    """The defaults of the settings that have one, {name: default}."""
+    return {name: setting.default for name, setting in declared.items() if setting.default is not REQUIRED}
+
+
+def command_parser(groups, description, dataset, values):
+    """A parser with a flag for each setting, its help naming the value that it has without the flag."""
     parser = Parser(description=description.partition("\n")[0])
     parser.add_argument("--dataset", type=name, default=dataset or argparse.SUPPRESS, required=dataset is None,
                         help="a name NAME with a config/config_NAME.py, which gives the settings that no flag gives")
@@ -135,15 +153,7 @@ def parse(groups, description, argv=None, dataset=None, fixed=None):
         titled = parser.add_argument_group(group.title)
         for setting in group.settings:
             titled.add_argument(f"--{setting.name}", **flag(setting, values.get(setting.name, setting.default)))
-    given = vars(parser.parse_args(argv))
-    for key, setting in declared.items():
-        if key not in values and key not in given and not no_config:
-            raise UserError(f"{find_config(named)}: key {key!r} is missing ({setting.help}); --{key} gives it, too")
-    orders = {setting.name: setting for group in groups if not group.of_run for setting in group.settings}
-    defaults = {key: setting.default for key, setting in orders.items()}
-    refuse_idle(parser, {**declared, **orders}, given, {**defaults, **values, **given})
-    return Settings(**{**defaults, **values, **given}, declared={"dataset": Setting("dataset", name, ""), **declared},
-                    given=set(given), parser=parser, no_config=no_config)
+    return parser
 
 
 def refuse_idle(parser, settings, given, values):
@@ -283,11 +293,6 @@ def one_of(*choices):
     return read
 
 
-def _text(value):
-    refuse_unless(isinstance(value, str) and value)
-    return value
-
-
 def _path(value):
     refuse_unless(isinstance(value, (str, Path)) and str(value))
     return Path(value)
@@ -303,7 +308,6 @@ def _name(value):
     return value
 
 
-text = kind("a non-empty string", _text)
 name = kind("a name of letters, digits, _, . and -", _name)
 path = kind("the name of a file", _path)
 yes_no = kind("True or False", _yes_no)

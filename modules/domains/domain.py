@@ -7,7 +7,7 @@ from modules import methods
 from modules.command import UserError
 from modules.data.corpus import Vocabulary
 from modules.models.layers.precision import PRECISIONS
-from modules.settings import MOST, Group, Setting, Settings, number, one_of, path, saved_settings, switch, whole
+from modules.settings import MOST, Group, Setting, Settings, number, one_of, path, saved_settings, set_defaults, switch, whole
 from modules.training.checkpoint import load_model_file, load_weights
 from modules.training.recipe import Recipe
 
@@ -46,6 +46,7 @@ ORDERS = Group("what to do", (
 class Domain:
     """A domain.
 
+    name        "text" or "image"
     groups      the `Group`s of its settings
     run_name    format of a run's name, of the settings by name, the {weight} of the KL that it starts with and the
                 {methods}' part
@@ -75,8 +76,7 @@ class Domain:
     def settings(self, **values):
         """Settings made in code: the defaults, and these values."""
         declared = {setting.name: setting for group in self.groups for setting in group.settings}
-        return Settings(**{**{name: setting.default for name, setting in declared.items()}, **values},
-                        declared=declared, given=set(values))
+        return Settings(**{**set_defaults(declared), **values}, declared=declared, given=set(values))
 
     def read(self, s, device, names, vocabulary=None):
         """`read_splits`, of a data set that has a config."""
@@ -101,8 +101,8 @@ class Domain:
         of the command).
 
         A checkpoint of this project has its settings and vocabulary inside; besides those of the model, the settings
-        `as_trained` are its own unless a flag says otherwise, since `mi` mixes q(z) over the batch. Of a plain state dict, as the authors' code
-        saves it, the settings are those of the dataset, and the vocabulary is made from its training file.
+        `as_trained` are its own unless a flag says otherwise (`mi` mixes q(z) over the batch). Of a plain state dict, as
+        the authors' code saves it, the settings are those of the dataset, the vocabulary is that of its training file.
         """
         content, vocabulary = load_model_file(path, self.name), None
         if "args" in content:

@@ -12,9 +12,10 @@ from modules.models.layers.precision import PRECISIONS
 from modules.settings import Group, Setting, number, one_of, path, whole, yes_no
 from modules.training.recipe import TEXT as RECIPE
 
+ENCODERS, DECODERS = {"lstm": LSTMEncoder}, {"lstm": LSTMDecoder}       # by the names that a config gives them
 MODEL = Group("model", (
-    Setting("enc_type", one_of("lstm"), "encoder", "lstm", model=True),
-    Setting("dec_type", one_of("lstm"), "decoder", "lstm", model=True),
+    Setting("enc_type", one_of(*ENCODERS), "encoder", "lstm", model=True),
+    Setting("dec_type", one_of(*DECODERS), "decoder", "lstm", model=True),
     Setting("nz", whole(1), "dimensions of z", model=True),
     Setting("ni", whole(1), "dimensions of the word embeddings", model=True),
     Setting("enc_nh", whole(1), "hidden units of the encoder", model=True),
@@ -49,8 +50,9 @@ def build_vae(s, vocabulary, source=None):
     What a method adds to the encoder starts as the method says.
     """
     size, nz = len(vocabulary), methods.dimensions(s)
-    encoder = LSTMEncoder(size, nz, s.ni, s.enc_nh, methods.constraints(s)) if nz else NoEncoder()
-    decoder = LSTMDecoder(size, nz, s.ni, s.dec_nh, s.dec_dropout_in, s.dec_dropout_out, PRECISIONS[s.precision])
+    encoder = ENCODERS[s.enc_type](size, nz, s.ni, s.enc_nh, methods.constraints(s)) if nz else NoEncoder()
+    decoder = DECODERS[s.dec_type](size, nz, s.ni, s.dec_nh, s.dec_dropout_in, s.dec_dropout_out,
+                                   PRECISIONS[s.precision])
     model = methods.assemble(s, encoder, decoder)
     published = (item for item in model.named_parameters() if "constraints" not in item[0])
     for name, parameter in published:

@@ -1,4 +1,4 @@
-"""The methods of the comparison, a file each (`docs/methods.md` says how to add one), and what they come to together."""
+"""The methods of the comparison, a file each (`docs/methods.md`: how to add one), and what they come to together."""
 
 import math
 from types import SimpleNamespace

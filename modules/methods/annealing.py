@@ -25,7 +25,7 @@ class Annealing(Method):
     def check(self, s):
         if s.kl_cycles > 1 and (s.kl_start == 1 or s.warm_up == 0):
             raise UserError("--kl_cycles does nothing without --kl_start below 1 and --warm_up of an epoch at least")
-        if s.kl_start < 1 and s.warm_up == 0 and "warm_up" in s.given:
+        if s.kl_start < 1 and s.warm_up == 0:
             raise UserError("--warm_up 0 and --kl_start below 1 exclude each other: with no epoch to grow in, the KL "
                             "weight is 1 from the start; give --warm_up N, or --beta for a weight that stays")
         if s.kl_start < 1 and s.beta == 0:

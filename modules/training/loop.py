@@ -165,7 +165,7 @@ class Trainer:
         was_aggressive, mi = p.phase.active, val.mi_agg if self.lone_batches else val.mi
         self._check_finite(val.loss + val.mi + val.mi_agg)
         if was_aggressive:
-            self.records.say(f"pre mi:{p.phase.best:.4f}. cur mi:{mi + 0.0:.4f}")
+            self.records.say(f"pre mi:{p.phase.best:.4f}. cur mi:{round(mi, 4) + 0.0:.4f}")
             if not p.phase.update(mi):
                 self.records.write("aggressive phase ends", epoch=p.epoch)
         weight = self.kl_weight(p.iteration - 1)

@@ -46,8 +46,8 @@ def lines_of(event, words):
 
 
 def _rounded(value):
-    """A number as its line shows it: what rounds to 0 is 0, not "-0.0000"."""
-    return 0.0 if isinstance(value, float) and abs(value) < 5e-5 else value
+    """A number as its line shows it: what rounds to 0 from below is 0, not "-0.0000"."""
+    return 0.0 if isinstance(value, float) and -5e-5 <= value <= 0 else value
 
 
 def _described(its):
