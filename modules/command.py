@@ -15,6 +15,7 @@ MENDS = {
     errno.EROFS: "it cannot be written to; name another place",
     errno.ENOTDIR: "a file stands where a folder is needed; move it",
     errno.EEXIST: "it is in the way; move it",
+    errno.EPIPE: "what reads the output has ended; let it read to the end",
     errno.EISDIR: "it is a folder; name a file",
 }
 

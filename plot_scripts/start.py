@@ -7,7 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from modules.command import Parser, UserError, run_command
-from modules.settings import whole
+from modules.settings import path, whole
 
 __all__ = ["FIGURE", "Path", "UserError", "parse", "run_command", "whole"]
 FLAGS = {
@@ -17,7 +17,7 @@ FLAGS = {
     "axis": {"type": float, "nargs": 2, "metavar": ("LOW", "HIGH"), "help": "range of both axes"},
     "format": {"choices": ("pdf", "png"), "default": "pdf", "help": "of the figure"},
     "dpi": {"type": whole(1, 2400), "default": 100, "help": "resolution of a png"},
-    "output": {"type": Path, "help": "another place for the figure; its suffix is the format"},
+    "output": {"type": path, "help": "another place for the figure; its suffix is the format"},
 }
 FIGURE = ("format", "dpi", "output")  # the flags of every script that draws one figure
 
@@ -27,7 +27,7 @@ def parse(doc, *names, logs=None, **changes):
     {name: what argparse is to know}; `logs` is the help of the paths that it takes, if it does."""
     parser = Parser(description=doc.splitlines()[0])
     if logs:
-        parser.add_argument("logs", nargs="+", type=Path, help=logs)
+        parser.add_argument("logs", nargs="+", type=path, help=logs)
     for name in (*changes, *names):
         parser.add_argument(f"--{name}", **{**FLAGS.get(name, {}), **changes.get(name, {})})
     args = parser.parse_args()

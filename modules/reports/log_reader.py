@@ -115,6 +115,8 @@ def _text_events(path):
 
 
 def _read_text(path):
+    if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
+        raise UserError(f"{path}: a pipe or a device; give the .log or .jsonl file of a run")
     try:
         return Path(path).read_text(encoding="utf-8")
     except (FileNotFoundError, IsADirectoryError):

@@ -34,6 +34,8 @@ def _checked(content, path, domain):
     """`content` of a file, if it is a checkpoint of the domain; else raises UserError."""
     if not isinstance(content, dict) or content.get("format") != FORMAT or "domain" not in content:
         raise UserError(f"{path}: not a checkpoint of this project (expected format {FORMAT!r})")
+    if not all(isinstance(content.get(name, {}), dict) for name in ("args", "config")):
+        raise UserError(f"{path}: damaged; its settings are no settings")
     if content["domain"] != domain:
         raise UserError(f"{path}: a checkpoint of the {content['domain']} script, not of the {domain} script")
     return content
@@ -53,6 +55,19 @@ def load_model_file(path, domain):
 def _is_state_dict(content):
     return isinstance(content, dict) and bool(content) and all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items())
+
+
+def require_kind(name, value, like):
+    """Raise ValueError or TypeError, by name, unless a saved value is of the kind of `like`, in its parts too."""
+    if isinstance(like, dict):
+        if value.keys() != like.keys():
+            raise ValueError(f"{name} has other fields than {', '.join(map(str, like))}")
+        for key in like:
+            require_kind(f"{name}, {key}", value[key], like[key])
+    elif type(value) is not type(like) and (type(value), type(like)) != (int, float):
+        raise TypeError(f"{name} is {value!r}, not of the kind of {like!r}")
+    elif type(like) is int and value < 0:
+        raise ValueError(f"{name} is {value}")
 
 
 def load_weights(model, weights, path):

@@ -16,7 +16,7 @@ from modules import methods
 from modules.command import Interrupted, UserError
 from modules.evaluation import metrics
 from modules.training.algorithm import Algorithm1
-from modules.training.checkpoint import load_checkpoint, save_checkpoint
+from modules.training.checkpoint import load_checkpoint, require_kind, save_checkpoint
 from modules.training.schedules import AggressivePhase, LearningRateDecay
 
 REPORTS_PER_EPOCH = 10          # while aggressive and in the first epoch, when collapse happens
@@ -37,7 +37,7 @@ class Progress:
     seconds: float = 0.0
     finished: bool = False
     tested: bool = False
-    reported: dict = field(default_factory=lambda: {"reconstruction": 0.0, "kl": 0.0, "count": 0})
+    reported: dict = field(default_factory=lambda: {"reconstruction": 0.0, "kl": 0.0, "count": 0.0})
 
     @classmethod
     def from_dict(cls, saved):
@@ -212,7 +212,7 @@ class Trainer:
         self.records.write("report", epoch=p.epoch, iteration=p.iteration, loss=reconstruction + kl,
                            reconstruction=reconstruction, kl=kl, mi=mi, active_units=au, encoder_steps=p.encoder_steps,
                            seconds=round(seconds, 2))
-        reported.update(reconstruction=0.0, kl=0.0, count=0)
+        reported.update(reconstruction=0.0, kl=0.0, count=0.0)
 
     def _check_finite(self, loss):
         if not math.isfinite(loss):
@@ -246,6 +246,11 @@ class Trainer:
         self.observer.resume(self.progress.iteration)
 
     def _take_up(self, training, weights):
+        require_kind("progress", training["progress"], asdict(self.progress))
+        require_kind("records", dict(enumerate(training["records"])), dict.fromkeys(range(2), 0))
+        order = self.splits["train"].order(torch.Generator())
+        if training["order"] is not None and not torch.equal(training["order"].sort()[0], order.sort()[0]):
+            raise ValueError("order is no order of the training data")
         self.model.load_state_dict(weights)
         self.progress = Progress.from_dict(training["progress"])
         self.progress.finished = self.progress.decay.exhausted or self.progress.epoch >= self.s.epochs

@@ -23,6 +23,7 @@ VALUES = (None, True, -1, 0, 1, 2.5, float("nan"), float("inf"), 10**30, "", "x"
           {}, b"x", object, 1j)
 BROKEN_CONFIGS = ("", "params = 3", "params = {", "import sys; sys.exit()", "raise OSError(2, 'x')", "1 / 0", "\0",
                   "raise SystemExit('x')", "params = {1: 2}", "params = {'a\\nb': 2}", "# \xff", "raise BaseException")
+CONFIGS = {"text": TINY_CONFIG, "image": TINY_IMAGES_CONFIG}
 PREPARE = ("--dataset", "--mirror", "--generate")
 REPRODUCE = ("--scale", "--tables", "--methods", "--seeds", "--runs", "--dry_run", "--slurm", "--report", "--logs",
              "--output")
@@ -101,6 +102,15 @@ FLAGS = {"text": (*TEXT.groups, ORDERS, sentences.DECODING), "toy": (SPACE, *TEX
 FLAGS = {script: [setting for group in groups for setting in group.settings] for script, groups in FLAGS.items()}
 
 
+def may_be(setting, word):
+    """Whether a setting may have this value."""
+    try:
+        setting.kind(word)
+    except ValueError:
+        return False
+    return True
+
+
 class Inputs:
     """A trial is one command; it must end well or in one line, and leave saved models as they were."""
 
@@ -108,6 +118,8 @@ class Inputs:
         self.places = {}
         for script, make, kind in (("text", make_workspace, KINDS[0]), ("image", make_image_workspace, KINDS[2])):
             place = self.places[script] = make(folder / script)
+            CONFIGS[script] = CONFIGS[script].replace("params = {", 'params = {"iw_nsamples": 2,')
+            next((place / "config").iterdir()).write_text(CONFIGS[script])
             assert run(script, kind.args, place).returncode == 0
         for args in TOY.values():
             assert run("toy", args, self.places["text"]).returncode == 0
@@ -127,9 +139,9 @@ class Inputs:
 
     def training(self, script, place, rng):
         """Flags for a script that trains, after something has been put in the place of its files."""
-        dataset, content = ("tinyimages", TINY_IMAGES_CONFIG) if script == "image" else ("tiny", TINY_CONFIG)
+        dataset, content = ("tinyimages", CONFIGS["image"]) if script == "image" else ("tiny", CONFIGS["text"])
         settings = rng.choices(FLAGS[script], k=rng.randint(0, 3))
-        args = ["--dataset", rng.choice((dataset,) * 200 + WORDS), "--iw_nsamples", "2"]
+        args = ["--dataset", rng.choice((dataset,) * 200 + WORDS)]
         if rng.random() < 0.25:
             path = rng.choice([path for top in ("datasets", "models", "config") for path in (place / top).rglob("*")
                                if path.is_file()])
@@ -156,18 +168,9 @@ class Inputs:
         """A value for a setting as the command line has it, mostly one that it may have."""
         if rng.random() < 0.1:
             return [rng.choice(WORDS)] if rng.random() < 0.9 else []
-        choices = [word for word in WORDS if self.may_be(setting, word)]
+        choices = [word for word in WORDS if may_be(setting, word)]
         choices += getattr(setting.kind, "choices", ())
         return [rng.choice(choices)] if choices and setting.name not in ("resume", "overwrite", "eval") else []
-
-    @staticmethod
-    def may_be(setting, word):
-        """Whether a setting may have this value."""
-        try:
-            setting.kind(word)
-        except ValueError:
-            return False
-        return True
 
     def other(self, script, place, rng):
         """Arguments for a script that does not train."""
