@@ -1,5 +1,6 @@
 # make test   the whole test suite
 # make lint   ruff: likely mistakes, and whether the code is laid out as ruff does it
+# make torture   kills, damaged files and bad inputs at random: docs/reliability.md
 # make demo   collapse and its cure on synthetic data, in minutes
 # make figures   the pictures of the README, from toy runs of its own, into images/
 # They need only Python >= 3.10: each creates .venv and installs the pinned requirements there.
@@ -15,7 +16,7 @@ CLOUD := --plot_mode multiple --max_iterations 2000 --num_plot 200 --overwrite
 PATH_OF_ONE := --plot_mode single --max_iterations 40 --overwrite
 IN_BUILD = mkdir -p build/$@ && cd build/$@ && ../../$(RUN) ../..
 
-.PHONY: test lint demo figures
+.PHONY: test lint torture demo figures
 
 test: $(VENV)/installed
 	$(RUN) -m pytest -q
@@ -23,6 +24,9 @@ test: $(VENV)/installed
 lint: $(VENV)/installed
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
+
+torture: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(RUN) tests/faults/torture.py --trials kill=300 flip=300 input=600
 
 demo: $(VENV)/installed
 	$(IN_BUILD)/prepare_data.py --dataset synthetic --generate
