@@ -9,12 +9,29 @@ from tests.faults.kills import workspace
 from tests.faults.processes import KINDS, assert_clear, model_path, run, weights
 from tests.test_resume import same
 
-TOY = ("--aggressive", "1", "--dataset", "tiny", "--nz", "1", "--zmin", "-2", "--zmax", "2", "--num_plot", "5",
-       "--max_iterations", "2", "--plot_niter", "2")
+TOY = (
+    "--aggressive",
+    "1",
+    "--dataset",
+    "tiny",
+    "--nz",
+    "1",
+    "--zmin",
+    "-2",
+    "--zmax",
+    "2",
+    "--num_plot",
+    "5",
+    "--max_iterations",
+    "2",
+    "--plot_niter",
+    "2",
+)
 TOY = {"single": [*TOY[:-2], "--plot_mode", "single"], "multiple": [*TOY, "--plot_mode", "multiple"]}
-READERS = {     # statistics: the command that draws it, and the dimensions of its means
+READERS = {  # statistics: the command that draws it, and the dimensions of its means
     "single/aggressive1.npz": (("plot_single", "--steps", "1", "2", "--format", "png", "--dpi", "20"), 2),
-    "multiple/aggressive1_iter2.npz": (("plot_multiple", "--iter", "2", "--format", "png", "--dpi", "20"), 1)}
+    "multiple/aggressive1_iter2.npz": (("plot_multiple", "--iter", "2", "--format", "png", "--dpi", "20"), 1),
+}
 
 
 def damage(path, rng):
@@ -109,7 +126,9 @@ class Flips:
             assert name in ran.stderr, f"{what}: {ran.stderr}"
             return "refused in one line"
         try:
-            found, before = (plain(read_statistics(folder / "plot_data" / name, dimensions)) for folder in (place, whole))
+            found, before = (
+                plain(read_statistics(folder / "plot_data" / name, dimensions)) for folder in (place, whole)
+            )
         except UserError as error:
             raise AssertionError(f"{what}: drawn, but {error}") from None
         assert repr(found) == repr(before), f"{what}: other statistics"

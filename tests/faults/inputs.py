@@ -16,17 +16,29 @@ from tests.faults.flips import TOY
 from tests.faults.processes import KINDS, assert_clear, run
 from toy import SPACE
 
-SECONDS = 10                # of a command; then it is asked to stop, which it must
+SECONDS = 10  # of a command; then it is asked to stop, which it must
+# fmt: off
 WORDS = ("", " ", "0", "-1", "1", "2", "3", "0.5", "1e-9", "nan", "inf", "-inf", "1e309", "9" * 30, "2147483648", "1,2",
-         "8,8", "a/b", "../x", "a\nb", "é", "\udcff", "None", "True", "lm", "sgd", "beam", "x" * 300, "config", "%s", "-")
+         "8,8", "a/b", "../x", "a\nb", "é", "\udcff", "None", "True", "lm", "sgd", "beam", "x" * 300, "config", "%s")
 VALUES = (None, True, -1, 0, 1, 2.5, float("nan"), float("inf"), 10**30, "", "x", "no/such", [], [0], [1, "a"], [3, 3],
           {}, b"x", object, 1j)
 BROKEN_CONFIGS = ("", "params = 3", "params = {", "import sys; sys.exit()", "raise OSError(2, 'x')", "1 / 0", "\0",
                   "raise SystemExit('x')", "params = {1: 2}", "params = {'a\\nb': 2}", "# \xff", "raise BaseException")
 CONFIGS = {"text": TINY_CONFIG, "image": TINY_IMAGES_CONFIG}
+# fmt: on
 PREPARE = ("--dataset", "--mirror", "--generate")
-REPRODUCE = ("--scale", "--tables", "--methods", "--seeds", "--runs", "--dry_run", "--slurm", "--report", "--logs",
-             "--output")
+REPRODUCE = (
+    "--scale",
+    "--tables",
+    "--methods",
+    "--seeds",
+    "--runs",
+    "--dry_run",
+    "--slurm",
+    "--report",
+    "--logs",
+    "--output",
+)
 PLOT = ("--aggressive", "--id", "--steps", "--axis", "--format", "--dpi", "--output", "--iter", "--mode", "--panels")
 
 
@@ -49,26 +61,52 @@ def pt(content):
     return stream.getvalue()
 
 
+# fmt: off
+TEXTS = (
+    b"", b"\n", b"\n\n \n\t\n", "naïve café\n".encode("latin-1") * 5, "red\n".encode("utf-16"), b"red\0one two\n" * 9,
+    b"\xef\xbb\xbfred one\n", b"red " * 5000, b"one\ttwo\tthree\nfour\n", "\u2028red\x85one\x0c\n".encode() * 3,
+    b"<s> red </s>\n<s>\n</s> <pad>\n" * 4, b"<html>\n", b"[]\n", b"[" * 100000, b'{"event": "val"}\n',
+    b'{"event": []}\n',
+    b'{"event": "val", "epoch": 1e999, "kl": NaN, "mi": "x"}\n', b'{"event": "run", "args": 3}\n')
+# fmt: on
+
+
 def contents(rng):
     """What a file may hold."""
+    return rng.choice((text_bytes, text_bytes, some_arrays, some_tensors))(rng)
+
+
+def text_bytes(rng):
+    """Text, or something like it."""
+    return rng.choice((*TEXTS, rng.randbytes(rng.randint(1, 3000))))
+
+
+def some_arrays(rng):
+    """An `.npz` of images, or of something like them."""
     good, other = array(0.5), array(0.5, shape=rng.choice([(3, 1, 7), (0, 1, 7, 6), (3, 2, 7, 6), (3, 1, 6, 7), ()]))
-    return rng.choice((
-        lambda: b"", lambda: b"\n", lambda: b"\n\n \n\t\n", lambda: rng.randbytes(rng.randint(1, 3000)),
-        lambda: "naïve café\n".encode("latin-1") * 5, lambda: "red\n".encode("utf-16"), lambda: b"\xef\xbb\xbfred one\n",
-        lambda: b"red\0one two\n" * 9, lambda: b"red " * 5000, lambda: b"one\ttwo\tthree\nfour\n", lambda: b"<html>\n",
-        lambda: "\u2028red\x85one\x0c\n".encode() * 3, lambda: b"<s> red </s>\n<s>\n</s> <pad>\n" * 4, lambda: b"[]\n",
-        lambda: b'{"event": "val"}\n', lambda: b'{"event": "val", "epoch": 1e999, "kl": NaN, "mi": "x"}\n',
-        lambda: b'{"event": []}\n', lambda: b'{"event": "run", "args": 3}\n', lambda: b"[" * 100000,
-        lambda: npz(good, good, other), lambda: npz(good, good), lambda: npz(array(float("nan")), good, good),
-        lambda: npz(array(7), good, good), lambda: npz(array(1, "complex64"), good, good), lambda: npz(x=good, y=good),
-        lambda: npz(array("a", "U3"), good, good), lambda: npz(train=good, validation=good, test=good),
-        lambda: pt([torch.full((3, 1, 7, 6), 0.5, requires_grad=True)] * 3), lambda: pt({"a": 1}), lambda: pt([]),
-        lambda: pt([torch.zeros(3, 1, 7, 6, dtype=torch.int64)] * 3), lambda: pt([torch.zeros(1, 1, 7, 6)] * 3),
-        lambda: pt([torch.zeros(1).expand(10**7, 1, 7, 6)] * 3), lambda: pt(torch.zeros(3, 1, 7, 6).to_sparse()),
-        lambda: pt({"format": "lagging-vae checkpoint 1", "domain": "text", "args": {}, "model": {}}),
-        lambda: pt({"format": "lagging-vae checkpoint 1", "domain": rng.choice(("text", "image", 3, None)),
-                    "args": {rng.choice(("nz", "model", "batch_size", "img_size")): rng.choice(VALUES[:17])},
-                    "model": {"x": torch.zeros(2)}, "vocabulary": rng.choice((None, [], 3, ["<pad>", 1], {}))})))()
+    if rng.random() < 0.3:
+        return npz(**dict.fromkeys(rng.choice((("x", "y"), ("train", "validation", "test"))), good))
+    odd = other, array(float("nan")), array(7), array(1, "complex64"), array("a", "U3")
+    return npz(good, rng.choice(odd), *[good] * rng.randint(0, 2))
+
+
+def some_tensors(rng):
+    """A file of `torch.save` with images, a checkpoint, or something like them."""
+    zeros = torch.zeros(3, 1, 7, 6)
+    images = (
+        zeros.clone().requires_grad_(),
+        zeros.long(),
+        zeros[:1],
+        zeros[:1].expand(10**7, 1, 7, 6),
+        zeros.to_sparse(),
+    )
+    if rng.random() < 0.5:
+        return pt(rng.choice(([rng.choice(images)] * 3, {"a": 1}, [], zeros)))
+    name = rng.choice(("nz", "model", "batch_size", "img_size"))
+    checkpoint = {"format": "lagging-vae checkpoint 1", "domain": rng.choice(("text", "image", 3, None))}
+    checkpoint["args"] = rng.choice(({name: rng.choice(VALUES[:17])}, {}, 3))
+    words = rng.choice((None, [], 3, ["<pad>", 1], {}))
+    return pt({**checkpoint, "model": rng.choice(({}, {"x": torch.zeros(2)})), "vocabulary": words})
 
 
 def put(path, rng):
@@ -91,14 +129,19 @@ def config(content, rng):
     """A config with something else in it."""
     if rng.random() < 0.3:
         return rng.choice(BROKEN_CONFIGS)
-    change = "\n".join(rng.choice((f"params[{key!r}] = {value!r}", f"params.pop({key!r}, 0)"))
-                       for key, value in zip(rng.choices(NAMES, k=2), rng.choices(VALUES, k=2)))
+    change = "\n".join(
+        rng.choice((f"params[{key!r}] = {value!r}", f"params.pop({key!r}, 0)"))
+        for key, value in zip(rng.choices(NAMES, k=2), rng.choices(VALUES, k=2))
+    )
     return f"{content}\n{change}\n".replace("nan", "float('nan')").replace("= inf", "= float('inf')")
 
 
 NAMES = sorted({setting.name for domain in (TEXT, IMAGE) for group in domain.groups for setting in group.settings})
-FLAGS = {"text": (*TEXT.groups, ORDERS, sentences.DECODING), "toy": (SPACE, *TEXT.groups, ORDERS),
-         "image": (*IMAGE.groups, ORDERS, pictures.DRAWING)}
+FLAGS = {
+    "text": (*TEXT.groups, ORDERS, sentences.DECODING),
+    "toy": (SPACE, *TEXT.groups, ORDERS),
+    "image": (*IMAGE.groups, ORDERS, pictures.DRAWING),
+}
 FLAGS = {script: [setting for group in groups for setting in group.settings] for script, groups in FLAGS.items()}
 
 
@@ -125,8 +168,21 @@ class Inputs:
             assert run("toy", args, self.places["text"]).returncode == 0
 
     def __call__(self, rng, folder):
-        script = rng.choice(("text",) * 6 + ("image",) * 5 + ("toy",) * 2 + ("prepare_data", "reproduce", "table",
-                            "plot_epochs", "plot_runs", "plot_single", "plot_multiple", "animate"))
+        script = rng.choice(
+            ("text",) * 6
+            + ("image",) * 5
+            + ("toy",) * 2
+            + (
+                "prepare_data",
+                "reproduce",
+                "table",
+                "plot_epochs",
+                "plot_runs",
+                "plot_single",
+                "plot_multiple",
+                "animate",
+            )
+        )
         place = shutil.copytree(self.places["image" if script == "image" else "text"], folder / "place")
         args = self.training(script, place, rng) if script in FLAGS else self.other(script, place, rng)
         before = {path: path.read_bytes() for path in (place / "models").rglob("*.pt") if path.is_file()}
@@ -143,8 +199,14 @@ class Inputs:
         settings = rng.choices(FLAGS[script], k=rng.randint(0, 3))
         args = ["--dataset", rng.choice((dataset,) * 200 + WORDS)]
         if rng.random() < 0.25:
-            path = rng.choice([path for top in ("datasets", "models", "config") for path in (place / top).rglob("*")
-                               if path.is_file()])
+            path = rng.choice(
+                [
+                    path
+                    for top in ("datasets", "models", "config")
+                    for path in (place / top).rglob("*")
+                    if path.is_file()
+                ]
+            )
             put(path, rng)
         if rng.random() < 0.15:
             (place / "config" / f"config_{dataset}.py").unlink(missing_ok=True)
@@ -160,9 +222,18 @@ class Inputs:
         model = rng.choice([*(place / "models").rglob("*.pt"), *(place / "datasets").rglob("*.*"), place])
         generate = {"text": "--decode_from", "image": "--sample_from"}.get(script, "--load_path")
         lines = rng.choice([*(place / "datasets").rglob("*.*"), place / "none"])
-        return rng.choice((["--eval", "--load_path", model], [generate, model], [generate, model, "--num_samples", "3"],
-                           ["--resume"], ["--overwrite"], ["--decode_from", model, "--decode_input", lines],
-                           ["--encode", lines, "--load_path", model], [generate, model, "--reconstruct", "2"]))
+        return rng.choice(
+            (
+                ["--eval", "--load_path", model],
+                [generate, model],
+                [generate, model, "--num_samples", "3"],
+                ["--resume"],
+                ["--overwrite"],
+                ["--decode_from", model, "--decode_input", lines],
+                ["--encode", lines, "--load_path", model],
+                [generate, model, "--reconstruct", "2"],
+            )
+        )
 
     def value(self, setting, rng):
         """A value for a setting as the command line has it, mostly one that it may have."""
@@ -178,8 +249,10 @@ class Inputs:
         args = []
         if script == "prepare_data":
             (place / "mirror").mkdir()
-            put(place / "mirror" / rng.choice(("ptb.train.txt", "synthetic_data.tar.gz", "chardata.mat", "SHA256SUMS")),
-                rng)
+            put(
+                place / "mirror" / rng.choice(("ptb.train.txt", "synthetic_data.tar.gz", "chardata.mat", "SHA256SUMS")),
+                rng,
+            )
             args = ["--mirror", rng.choice(("mirror", "mirror", "http://[", "http://127.0.0.1:1", *WORDS))]
         elif script == "reproduce":
             args = [rng.choice(("--dry_run", "--report"))]
@@ -189,6 +262,7 @@ class Inputs:
             args = [rng.choice([*logs, *WORDS]) for _ in range(rng.randint(0, 2))]
         else:
             put(rng.choice(sorted((place / "plot_data").rglob("*.npz"))), rng)
+        words = "0", "1", "2", "ptb", "png", "single", "multiple", *WORDS
         for flag in rng.choices(flags, k=rng.randint(0, 3)):
-            args += [flag, *rng.choices(("0", "1", "2", "ptb", "png", "single", "multiple", *WORDS), k=rng.randint(0, 2))]
+            args += [flag, *rng.choices(words, k=rng.randint(0, 2))]
         return args

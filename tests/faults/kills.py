@@ -8,7 +8,7 @@ from tests.conftest import make_image_workspace, make_workspace
 from tests.faults.processes import KINDS, Process, run, weights
 from tests.test_resume import same
 
-MOST_KILLS = 9              # of one run
+MOST_KILLS = 9  # of one run
 
 
 def workspace(kind, folder):
@@ -18,11 +18,14 @@ def workspace(kind, folder):
 
 def records(folder):
     """The log, and the JSON events, without what the clock and a resume add."""
-    log, = (folder / "logs").rglob("*.log")
+    (log,) = (folder / "logs").rglob("*.log")
     lines = re.sub(r"time elapsed \S+s", "", log.read_text()).splitlines()
     events = [json.loads(line) for line in log.with_suffix(".jsonl").read_text().splitlines()]
-    return lines, [{name: value for name, value in event.items() if name not in ("seconds", "git_commit", "args")}
-                   for event in events if event["event"] != "resume"]
+    return lines, [
+        {name: value for name, value in event.items() if name not in ("seconds", "git_commit", "args")}
+        for event in events
+        if event["event"] != "resume"
+    ]
 
 
 def names(folder):

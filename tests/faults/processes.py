@@ -9,33 +9,53 @@ import traceback
 from collections import namedtuple
 from pathlib import Path
 
-from tests.conftest import Outcome
-
 import animate
-import image
 import plot_epochs
 import plot_multiple
 import plot_runs
 import plot_single
+import table
+
+import image
 import prepare_data
 import reproduce
-import table
 import text
 import toy
 from modules.command import run_command
 from modules.training.checkpoint import load_checkpoint
+from tests.conftest import Outcome
 
-SCRIPTS = {module.__name__: module for module in (
-    text, image, toy, prepare_data, reproduce, animate, plot_epochs, plot_multiple, plot_runs, plot_single, table)}
-MEMORY = 2**31              # bytes that a process may take beyond what it starts with
-PATIENCE = 20               # seconds for what has been asked to stop
-Kind = namedtuple("Kind", "script domain run_id args")      # of run, on a tiny data set
+SCRIPTS = {
+    module.__name__: module
+    for module in (
+        text,
+        image,
+        toy,
+        prepare_data,
+        reproduce,
+        animate,
+        plot_epochs,
+        plot_multiple,
+        plot_runs,
+        plot_single,
+        table,
+    )
+}
+MEMORY = 2**31  # bytes that a process may take beyond what it starts with
+PATIENCE = 20  # seconds for what has been asked to stop
+Kind = namedtuple("Kind", "script domain run_id args")  # of run, on a tiny data set
 
 SHORT = ("--iw_nsamples", "2", "--save_every", "0", "--train_limit", "14")
-KINDS = [Kind(script, script, f"{dataset}_aggressive{aggressive}_{run}_0_0_783435",
-              ("--dataset", dataset, "--aggressive", str(aggressive), *SHORT))
-         for script, dataset, run in (("text", "tiny", "kls1.00_warm10"), ("image", "tinyimages", "ns1_kls1.0_warm10"))
-         for aggressive in (0, 1)]
+KINDS = [
+    Kind(
+        script,
+        script,
+        f"{dataset}_aggressive{aggressive}_{run}_0_0_783435",
+        ("--dataset", dataset, "--aggressive", str(aggressive), *SHORT),
+    )
+    for script, dataset, run in (("text", "tiny", "kls1.00_warm10"), ("image", "tinyimages", "ns1_kls1.0_warm10"))
+    for aggressive in (0, 1)
+]
 
 
 class Process:
@@ -127,5 +147,5 @@ def assert_clear(ran, command):
     assert ran.returncode in (0, 1, 2, 130), f"{command}: exit code {ran.returncode}: {ran.stderr[-300:]}"
     said = [line for line in ran.stderr.splitlines() if line and not line.startswith("note: ")]
     if ran.returncode == 2:
-        one = len(said) == 1 or said and "data sets could not be prepared" in said[-1]      # a line for each of them
+        one = len(said) == 1 or said and "data sets could not be prepared" in said[-1]  # a line for each of them
         assert one and all("error: " in line for line in said), f"{command}: not one line:\n{ran.stderr[-2000:]}"

@@ -22,14 +22,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.faults import flips, inputs, kills
 
-IN_MEMORY = "/dev/shm"      # where files need not wait for a disk
+IN_MEMORY = "/dev/shm"  # where files need not wait for a disk
 KINDS = {"kill": kills.Kills, "flip": flips.Flips, "input": inputs.Inputs}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--trials", nargs="+", type=counted, default=[("kill", 4), ("flip", 30), ("input", 60)],
-                        metavar="KIND=N", help="how many of kill, flip and input")
+    parser.add_argument(
+        "--trials",
+        nargs="+",
+        type=counted,
+        default=[("kill", 4), ("flip", 30), ("input", 60)],
+        metavar="KIND=N",
+        help="how many of kill, flip and input",
+    )
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--first", type=int, default=0, help="number of the first trial of each kind")
     args = parser.parse_args()
@@ -50,10 +56,13 @@ def run(trials, seed, first=0):
     print(f"seed {seed}", flush=True)
     short = 0
     for kind, count in trials.items():
+        ends = collections.Counter()
         with tempfile.TemporaryDirectory(dir=IN_MEMORY if os.path.isdir(IN_MEMORY) else None) as folder:
-            ends = collections.Counter(trial(kind, count, seed, first, Path(os.path.realpath(folder))))
-        print(f"{kind}: {sum(ends.values())} trials: "
-              + ", ".join(f"{number} {end}" for end, number in ends.most_common()), flush=True)
+            try:
+                ends.update(trial(kind, count, seed, first, Path(os.path.realpath(folder))))
+            finally:  # stopped by Ctrl-C, it tells what was done
+                told = ", ".join(f"{number} {end}" for end, number in ends.most_common())
+                print(f"{kind}: {sum(ends.values())} trials: {told}", flush=True)
         short += ends["FELL SHORT"]
     return short
 
@@ -72,7 +81,7 @@ def trial(kind, count, seed, first, folder):
         shutil.rmtree(work)
         yield from ends
         done, number = done + len(ends), number + 1
-        if number % 50 == 0:
+        if done // 50 > (done - len(ends)) // 50:
             print(f"  {kind} {done} after {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
 
