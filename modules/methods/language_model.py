@@ -16,8 +16,8 @@ class LanguageModel(Method):
         if not self.used(s):
             return
         refuse = {"--aggressive 1": s.aggressive, "--encoder_from": s.encoder_from, "--beta": s.beta != 1,
-                  "--kl_start": s.kl_start != 1, "--nsamples": s.nsamples > 1,
-                  "--kl_cycles": s.kl_cycles > 1, "--free_bits": s.free_bits, "--bn_gamma": s.bn_gamma,
+                  "--kl_cycles": s.kl_cycles > 1, "--kl_start": s.kl_start != 1, "--nsamples": s.nsamples > 1,
+                  "--free_bits": s.free_bits, "--bn_gamma": s.bn_gamma,
                   "--committed_rate": s.committed_rate}
         for flag, given in refuse.items():
             if given:
