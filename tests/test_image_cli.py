@@ -442,9 +442,9 @@ def test_bad_checkpoints(call, plain, image_workspace, flags):
     path = image_workspace / "bad.pt"
     for content in (whole[:len(whole) // 2], b"", b"no checkpoint"):
         path.write_bytes(content)
-        assert_refused(call(image.main, *ARGS, *flags, path, cwd=image_workspace), path)
+        assert_refused(call(image.main, *ARGS[:2], *flags, path, cwd=image_workspace), path)
     save_checkpoint(path, {"domain": "text", "model": {}, "args": {}})
-    assert_refused(call(image.main, *ARGS, *flags, path, cwd=image_workspace), path, "text")
+    assert_refused(call(image.main, *ARGS[:2], *flags, path, cwd=image_workspace), path, "text")
 
 
 def test_the_text_script_refuses_an_image_model(call, plain, tmp_path):
@@ -455,7 +455,7 @@ def test_the_text_script_refuses_an_image_model(call, plain, tmp_path):
 
 @pytest.mark.parametrize("args", [("--reconstruct", 10), ("--interpolate", 5)], ids=str)
 def test_more_originals_than_test_images(call, plain, args):
-    ran = call(image.main, *ARGS, "--sample_from", saved_model(plain[0]), *args, cwd=plain[0])
+    ran = call(image.main, *ARGS[:2], "--sample_from", saved_model(plain[0]), *args, cwd=plain[0])
     assert_refused(ran, "datasets/tinyimages_data/tinyimages.pt", "9 test images", "10")
     assert not any((plain[0] / "samples").glob("*"))
 
@@ -465,7 +465,7 @@ def test_more_originals_than_test_images(call, plain, args):
 def test_test_images_of_another_size_than_the_models(call, plain, image_workspace, args):
     path = image_workspace / "datasets" / "tinyimages_data" / "tinyimages.pt"
     torch.save([images(3, 0, (6, 7))] * 3, path)
-    ran = call(image.main, *ARGS, *args, saved_model(plain[0]), cwd=image_workspace)
+    ran = call(image.main, *ARGS[:2], *args, saved_model(plain[0]), cwd=image_workspace)
     assert_refused(ran, "datasets/tinyimages_data/tinyimages.pt", "[1, 6, 7]", "[1, 7, 6]")
 
 

@@ -84,7 +84,7 @@ def test_settings_of_no_run(run, tmp_path, script, change):
     assert_refused(run(script, "run.jsonl"), "run.jsonl: the settings")
 
 
-@pytest.mark.parametrize("path", ["", ".", "..", "/", "none.jsonl", "none.log"])
+@pytest.mark.parametrize("path", [".", "..", "/", "none.jsonl", "none.log"])
 @pytest.mark.parametrize("script", LOG_SCRIPTS)
 def test_no_log(run, script, path):
     assert_refused(run(script, path), "no such log")
