@@ -1,14 +1,14 @@
-"""A pretended GPU: CPU tensors that say they are on "cuda", so that what a GPU refuses is refused, and waits are counted.
+"""A pretended GPU: CPU tensors that say they are on "cuda": what a GPU refuses is refused, its waits are counted.
 
-Within `with PretendedGPU() as gpu`, every tensor made on "cuda", or moved there, is computed on the CPU under a mark that
-its storage carries. Raises what CUDA raises for operands on two devices, a generator of the other device, `numpy()` of a
-device tensor, a CPU tensor indexed by a device tensor, and what cuDNN's LSTM refuses; a copy to the host that nobody
-waits for is refused, too. `gpu.waits` counts how often the host waits for the device, by what waits and the line of the repository.
-The device has random numbers of its own.
+Within `with PretendedGPU() as gpu`, every tensor made on "cuda", or moved there, is computed on the CPU under a mark
+that its storage carries. Raises what CUDA raises for operands on two devices, a generator of the other device,
+`numpy()` of a device tensor, a CPU tensor indexed by a device tensor, and what cuDNN's LSTM refuses; a copy to the host
+that nobody waits for is refused, too. `gpu.waits` counts how often the host waits for the device, by the line of
+`modules` and what waits. The device has random numbers of its own.
 
-It cannot see: operations that have no CUDA kernel, what else cuDNN refuses, memory formats, sums in another order, where
-`torch.load` puts tensors without a `map_location`, operations whose output has a size that the values decide beyond
-those in `WAITS`, and memory.
+It cannot see: operations that have no CUDA kernel, what else cuDNN refuses, memory formats, sums in another order,
+memory, where `torch.load` puts tensors without a `map_location`, waits in operations that `WAITS` lacks, and waits
+that a full queue or an allocation costs.
 """
 
 import sys
@@ -26,10 +26,23 @@ MODULES = str(Path(__file__).resolve().parent.parent / "modules")
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 ATEN = torch.ops.aten
 COPIES = {ATEN.copy_.default, ATEN._to_copy.default, ATEN.set_.source_Storage}
-INDEXING = {ATEN.index.Tensor, ATEN._unsafe_index.Tensor, ATEN.index_put.default, ATEN.index_put_.default,
-            ATEN._index_put_impl_.default}
-WAITS = {ATEN._local_scalar_dense, ATEN.nonzero, ATEN.equal, ATEN.masked_select, ATEN._unique2, ATEN.bincount,
-         ATEN.unique_dim, ATEN.unique_consecutive}
+INDEXING = {
+    ATEN.index.Tensor,
+    ATEN._unsafe_index.Tensor,
+    ATEN.index_put.default,
+    ATEN.index_put_.default,
+    ATEN._index_put_impl_.default,
+}
+WAITS = {
+    ATEN._local_scalar_dense,
+    ATEN.nonzero,
+    ATEN.equal,
+    ATEN.masked_select,
+    ATEN._unique2,
+    ATEN.bincount,
+    ATEN.unique_dim,
+    ATEN.unique_consecutive,
+}
 TO_NUMPY = {torch.Tensor.numpy, torch.Tensor.__array__}
 TWO_DEVICES = "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"
 
@@ -77,8 +90,9 @@ class _Generator(torch.Generator):
 def _grouped(lists, with_indices=False):
     """What PyTorch's optimisers and clipping sort tensors by."""
     groups = torch._C._group_tensors_by_device_and_dtype(lists, with_indices)
-    return {(device_of(next(filter(len, found))[0]), dtype): (found, which)
-            for (_, dtype), (found, which) in groups.items()}
+    return {
+        (device_of(next(filter(len, found))[0]), dtype): (found, which) for (_, dtype), (found, which) in groups.items()
+    }
 
 
 class PretendedGPU(TorchFunctionMode):
@@ -87,17 +101,21 @@ class PretendedGPU(TorchFunctionMode):
     def __init__(self):
         self.waits = Counter()
         self.generator = torch.Generator()
-        self.making = None                  # the device on which a function is asked to make a tensor
+        self.making = None  # the device on which a function is asked to make a tensor
 
     def __enter__(self):
         self.stack = ExitStack()
         for name, value in {
-                "torch.cuda.is_available": lambda: True, "torch.cuda.get_device_name": lambda: "pretended",
-                "torch.cuda.manual_seed_all": self.generator.manual_seed,
-                "torch.cuda.get_rng_state": lambda device: self.generator.get_state(),
-                "torch.cuda.set_rng_state": lambda state, device: self.generator.set_state(state),
-                "torch.Generator": _Generator, "torch.backends.cudnn.is_acceptable": lambda tensor: False,
-                "torch.nn.utils.clip_grad._group_tensors_by_device_and_dtype": _grouped}.items():
+            "torch.cuda.is_available": lambda: True,
+            "torch.cuda.get_device_name": lambda: "pretended",
+            "torch.cuda.synchronize": lambda: self.wait("synchronize"),
+            "torch.cuda.manual_seed_all": self.generator.manual_seed,
+            "torch.cuda.get_rng_state": lambda device: self.generator.get_state(),
+            "torch.cuda.set_rng_state": lambda state, device: self.generator.set_state(state),
+            "torch.Generator": _Generator,
+            "torch.backends.cudnn.is_acceptable": lambda tensor: False,
+            "torch.nn.utils.clip_grad._group_tensors_by_device_and_dtype": _grouped,
+        }.items():
             self.stack.enter_context(mock.patch(name, value))
         self.stack.enter_context(_Operations(self))
         return super().__enter__()
@@ -122,7 +140,7 @@ class PretendedGPU(TorchFunctionMode):
             return self._to(*args, **kwargs)
         if function is torch.lstm:
             _check_lstm(*args)
-        if kwargs.get("generator") is not None:         # here, as operations get another object for the same generator
+        if kwargs.get("generator") is not None:  # here, as operations get another object for the same generator
             _check_generator(kwargs["generator"], kwargs.get("device"), _tensors(args))
         if kwargs.get("device") is not None:
             return self._make(function, args, kwargs)
@@ -131,6 +149,8 @@ class PretendedGPU(TorchFunctionMode):
     def _make(self, function, args, kwargs):
         """A call that names a device."""
         device = _device(kwargs.pop("device"))
+        if function is torch.as_tensor and isinstance(args[0], torch.Tensor):
+            return self._to(args[0], device, kwargs.get("dtype"))
         if function in (torch.tensor, torch.as_tensor) and device == CUDA:
             self.wait("upload")
         before, self.making = self.making, device
@@ -212,9 +232,10 @@ class _Operations(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         tensors = _tensors((args, kwargs))
-        scalars_mix = "_fused_" not in str(function)        # a number on the CPU may meet device tensors
-        devices = {device_of(tensor) for tensor in tensors
-                   if tensor.dim() or not scalars_mix or device_of(tensor) == CUDA}
+        scalars_mix = "_fused_" not in str(function)  # a number on the CPU may meet device tensors
+        devices = {
+            device_of(tensor) for tensor in tensors if tensor.dim() or not scalars_mix or device_of(tensor) == CUDA
+        }
         device = CUDA if CUDA in devices else CPU if tensors else self.gpu.making or CPU
         if CUDA in devices:
             self._check(function, args, devices)
