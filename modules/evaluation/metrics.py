@@ -17,6 +17,7 @@ from modules.models.gaussian import (
     log_mixture_density,
     reparameterize,
 )
+from modules.models.layers.precision import full_float32
 
 MOST_UNITS = 2**18          # words that a decoder evaluates at once, at most
 ACTIVE_VARIANCE = 0.01      # a dimension is active if its posterior mean varies at least this much (Burda et al. 2016)
@@ -120,11 +121,12 @@ def importance_weighted_nll(model, split, nsamples, max_rows, seed, progress=lam
 
 @contextmanager
 def evaluation_mode(model):
-    """Within: the model in evaluation mode; afterwards in the mode that it was in."""
+    """Within: the model in evaluation mode, without TF32; afterwards in the mode that it was in."""
     was_training = model.training
     model.eval()
     try:
-        yield
+        with full_float32():
+            yield
     finally:
         model.train(was_training)
 
