@@ -164,7 +164,7 @@ def test_a_summary_is_of_the_end_of_the_log():
     run = planned("aggressive")
     made_up = made_up_events(run, nll=9.5)
     expected = {"nll": 9.5, "ppl": 7.0, "kl": 2.0, "mi": 1.5, "mi_agg": 1.75, "active_units": 2, "epochs": 2,
-                "aggressive_epochs": 1, "seconds": 3600.0}
+                "aggressive_epochs": 1, "seconds": 3600.0, "gap": None}
     assert tuple(expected) == SUMMARY and summarise(made_up) == expected
     resumed = [*made_up, {**made_up[3], "epoch": 2, "aggressive": False, "seconds": 4000.0}]        # with more epochs
     assert summarise(resumed) == {**expected, **dict.fromkeys(SUMMARY[:6]), "epochs": 3, "seconds": 4000.0}

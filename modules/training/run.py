@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from modules import methods
 from modules.command import Interrupted, UserError
-from modules.evaluation import metrics
+from modules.evaluation import metrics, optimum
 from modules.settings import saved_settings
 from modules.training.checkpoint import load_checkpoint
 from modules.training.loop import Observer, Trainer, state_path
@@ -113,7 +113,7 @@ def _test_the_best(trainer, s):
 
 
 def test(model, split, s, records):
-    """Write the TEST lines of a model: one-sample figures, then the importance-weighted NLL."""
+    """Write the TEST lines of a model: one-sample figures, the importance-weighted NLL, and the optimum if known."""
     measured = metrics.evaluate(model, split, s.seed)
     records.write("test", **measured.as_dict(), final=True)
     nll = metrics.importance_weighted_nll(
@@ -126,6 +126,9 @@ def test(model, split, s, records):
     ppl = metrics.perplexity(nll, measured)
     records.write("iw", nll=nll, ppl=ppl if split.unit == "word" and math.isfinite(ppl) else None,
                   nsamples=s.iw_nsamples)
+    best = optimum.KNOWN.get(split.fingerprint)
+    if best:
+        records.write("optimum", **best.compare(nll, measured.mi_agg))
 
 
 def _saved_state(best, description, s):
