@@ -18,7 +18,7 @@ from modules.domains.image_domain import IMAGE
 from modules.generation import pictures
 from modules.settings import parse
 from modules.training.records import Printer
-from modules.training.run import prepare_device, test, train_and_test
+from modules.training.run import prepare_device, read_in, test, train_and_test
 
 
 def main():
@@ -28,7 +28,10 @@ def main():
     device = prepare_device()
     if s.eval:
         model, _, s = IMAGE.load(s.load_path, s, device)
-        test(model, IMAGE.read(s, device, ("test",))[0]["test"], s, Printer(words=False))
+        splits, _ = IMAGE.read(s, device, ("test",))
+        records = Printer(words=False)
+        records.write("data", **read_in(splits))
+        test(model, splits["test"], s, records)
     elif s.sample_from:
         model, _, s = IMAGE.load(s.sample_from, s, device)
         pictures.draw(model, s)

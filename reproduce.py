@@ -14,107 +14,98 @@ and CSV, with two figures: mutual information of every method over training, and
 import os
 import shlex
 import sys
+from itertools import chain
 from pathlib import Path
 
-from modules import cli
-from modules.config import REPOSITORY
-from modules.command import Parser, UserError, run_command
+from modules.command import Interrupted, Parser, UserError, run_command
+from modules.domains.domain import SEEDS
 from modules.reproduction import plan, report, runner, slurm
-from modules.reproduction.states import flags_to_start, state_of
+from modules.settings import REPOSITORY, whole
+from modules.training.run import LOGS
 
 
 def main():
     args = parse_arguments()
-    tables = {table: plan.rows_of(table, [method for method in plan.METHODS if method.key in args.methods], args.seeds)
-              for table in plan.SCALES[args.scale] if table.name in args.tables}
-    runs = chosen([run for rows in tables.values() for run in plan.runs_of(rows)], args.runs)
+    methods = [method for method in plan.METHODS if method in args.methods]
+    chosen = [table for table in plan.SCALES[args.scale] if table.name in args.tables]
+    tables = {table: plan.rows_of(table, methods, args.seeds) for table in chosen}
+    runs = select(tables, args.runs)
     if args.report:
-        report.build(tables, args.scale, args.output, args.logs)
+        report.build(tables, args.scale, args.output, args.logs or LOGS)
     elif args.slurm:
-        slurm.write_array(runs, args.slurm, [*this_command(), *selection(args)], ["--output", str(args.output)])
+        slurm.write_array(runs, args.slurm, this_command(args), ["--output", str(args.output)])
     else:
         show(runs)
-        failed = {} if args.dry_run else runner.run_all(unfinished(runs), args.workers)
-        if not args.dry_run and not args.runs:
-            report.build(tables, args.scale, args.output)
-        end(failed)
+        if not args.dry_run:
+            run_all(args, runs, tables)
 
 
-def chosen(runs, ids):
-    """The runs with these ids (None: all) and those that they need."""
+def run_all(args, runs, tables):
+    """Run what is not finished, write the tables, and name the runs that failed, with exit code 1."""
+    failed, stopped = runner.run_all([run for run in runs if runner.state_of(run).kind != "finished"], args.workers)
+    if not args.runs and not stopped:
+        report.build(tables, args.scale, args.output, LOGS)
+    for run_id, reason in failed.items():
+        print(f"{run_id} {reason}", file=sys.stderr)
+    if stopped:
+        raise Interrupted("the same command goes on from each run's last checkpoint")
+    raise SystemExit(1 if failed else 0)
+
+
+def select(tables, ids=None):
+    """The runs of {Table: rows}, or those of them with these ids, each after the run that it needs.
+
+    Of a table, a seed of every row comes first, then the next seed.
+    """
+    runs = []
+    for rows in tables.values():
+        for run in sorted(chain(*rows.values()), key=lambda run: run.s.taskid):
+            runs += [one for one in (run.needs, run) if one and one not in runs]
     unknown = set(ids or ()) - {run.id for run in runs}
     if unknown:
-        raise UserError(f"--runs {min(unknown)}: no such run in the tables, methods and seeds asked for; --dry_run "
-                        "lists them")
+        raise UserError(f"--runs {min(unknown)}: no such run in what is asked for; --dry_run lists them")
     wanted = [run for run in runs if ids is None or run.id in ids]
-    needed = {run.needs for run in wanted}
-    return [run for run in runs if run in wanted or run in needed]
-
-
-def unfinished(runs):
-    return [run for run in runs if state_of(run).kind != "finished"]
+    return [run for run in runs if run in {*wanted, *(one.needs for one in wanted)}]
 
 
 def show(runs):
     """Print the commands of the runs, each below a comment on how far it is: together a shell script."""
     for run in runs:
-        state = state_of(run)
+        state = runner.state_of(run)
         print(f"# {run.id}: {state}{f' ({state.error})' if state.error else ''}")
-        if state.kind not in ("finished", "running", "damaged"):
-            try:
-                print(shlex.join(["python", script_path(run.script), *run.flags, *flags_to_start(run)]))
-            except UserError as error:
-                print(f"# {error}")
+        if state.kind != "finished":
+            print(shlex.join(["python", os.path.relpath(REPOSITORY / run.script), *run.arguments]))
     sys.stdout.flush()
 
 
-def end(failed):
-    """Name the runs that failed, if any, and end with exit code 1 then."""
-    runner.name_failures(failed)
-    if failed:
-        raise SystemExit(1)
-
-
-def script_path(name):
-    """Where a script lies, from the current folder."""
-    return os.path.relpath(REPOSITORY / name)
-
-
-def this_command():
-    return [sys.executable, script_path("reproduce.py")]
-
-
-def selection(args):
-    """The flags that choose the runs of `args`."""
-    return ["--scale", args.scale, "--tables", *args.tables, "--methods", *args.methods,
-            *(["--seeds", str(args.seeds)] if args.seeds else [])]
+def this_command(args):
+    """This command, with the flags that choose the runs of `args`."""
+    selection = ["--scale", args.scale, "--tables", *args.tables, "--methods", *args.methods]
+    seeds = ["--seeds", str(args.seeds)] if args.seeds else []
+    return [sys.executable, os.path.relpath(__file__), *selection, *seeds]
 
 
 def parse_arguments():
-    methods = [method.key for method in plan.METHODS]
+    """The command line, checked."""
     names = {scale: [table.name for table in tables] for scale, tables in plan.SCALES.items()}
+    named = "; ".join(f"{scale}: {', '.join(its)}" for scale, its in names.items())
+    methods = ", ".join(plan.METHODS)
     parser = Parser(description=__doc__.splitlines()[0])
-    what = parser.add_argument_group("which runs")
-    what.add_argument("--scale", choices=tuple(names), default="small",
-                      help="small: real data and networks for two CPU cores; paper: as published, on GPUs")
-    what.add_argument("--tables", nargs="+", metavar="TABLE", help="; ".join(
-        f"{scale}: {', '.join(its)}" for scale, its in names.items()) + " (all of the scale)")
-    what.add_argument("--methods", nargs="+", choices=methods, metavar="METHOD",
-                      help=f"rows of the tables, of {', '.join(methods)} (all)")
-    what.add_argument("--seeds", type=cli.checked(int, lambda n: 1 <= n <= len(cli.SEEDS), "whole number from 1 to 10"),
-                      help="of each row; by default, the scale says")
-    what.add_argument("--runs", nargs="+", metavar="ID", help="only these of them, and what they need; no tables")
-    how = parser.add_argument_group("what to do with them")
-    how.add_argument("--workers", type=cli.COUNT, default=1, help="runs at a time; they share the cores, unless "
-                     "OMP_NUM_THREADS is set")
-    instead = how.add_mutually_exclusive_group()
+    add = parser.add_argument
+    add("--scale", choices=tuple(names), default="small", help="small: for two CPU cores; paper: as published, on GPUs")
+    add("--tables", nargs="+", metavar="TABLE", help=f"{named} (all of the scale)")
+    add("--methods", nargs="+", choices=plan.METHODS, metavar="METHOD", help=f"rows, of {methods} (all)")
+    add("--seeds", type=whole(1, len(SEEDS)), help="of each row; by default, the scale says")
+    add("--runs", nargs="+", metavar="ID", help="only these of them, and what they need; no tables")
+    add("--workers", type=whole(1), default=1, help="runs at a time; OMP_NUM_THREADS unset, they share the cores")
+    instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--dry_run", action="store_true", help="only print the commands")
     instead.add_argument("--slurm", type=Path, metavar="FILE", help="only write a Slurm array script, one task a run")
     instead.add_argument("--report", action="store_true", help="only write the tables and figures of what there is")
-    how.add_argument("--logs", type=Path, help="with --report: another folder of logs than logs/")
-    how.add_argument("--output", type=Path, default=Path("build", "tables"), help="folder of tables and figures")
+    add("--logs", type=Path, help="with --report: another folder of logs than logs/")
+    add("--output", type=Path, default=Path("build", "tables"), help="folder of tables and figures")
     args = parser.parse_args()
-    args.tables, args.methods = args.tables or names[args.scale], args.methods or methods
+    args.tables, args.methods = args.tables or names[args.scale], args.methods or list(plan.METHODS)
     unknown = set(args.tables) - set(names[args.scale])
     if unknown:
         parser.error(f"--tables {min(unknown)}: --scale {args.scale} has {', '.join(names[args.scale])}")
@@ -124,7 +115,6 @@ def parse_arguments():
         parser.error(f"--logs {args.logs}: no such folder")
     if args.runs and args.report:
         parser.error("--runs and --report exclude each other: a table is of all its runs")
-    args.logs = args.logs or cli.LOGS
     return args
 
 

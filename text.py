@@ -6,7 +6,8 @@
     python text.py --dataset yahoo --eval --load_path models/yahoo/<id>.pt
     python text.py --dataset yahoo --decode_from models/yahoo/<id>.pt --decoding_strategy beam
 
-The run's settings come from config/config_<dataset>.py; `python text.py --dataset yahoo --help` shows them, each a flag.
+The run's settings come from config/config_<dataset>.py; `python text.py --dataset yahoo --help` shows them, each a
+flag.
 """
 
 import torch
@@ -17,7 +18,7 @@ from modules.domains.text_domain import TEXT
 from modules.generation import sentences
 from modules.settings import parse
 from modules.training.records import Printer
-from modules.training.run import prepare_device, test, train_and_test
+from modules.training.run import prepare_device, read_in, test, train_and_test
 
 
 def main():
@@ -27,7 +28,10 @@ def main():
     device = prepare_device()
     if s.eval:
         model, vocabulary, s = TEXT.load(s.load_path, s, device)
-        test(model, TEXT.read(s, device, ("test",), vocabulary)[0]["test"], s, Printer(words=True))
+        splits, _ = TEXT.read(s, device, ("test",), vocabulary)
+        records = Printer(words=True)
+        records.write("data", **read_in(splits, vocabulary.words))
+        test(model, splits["test"], s, records)
     elif s.decode_from:
         sentences.decode(*TEXT.load(s.decode_from, s, device, sentences.AS_TRAINED))
     elif s.encode:

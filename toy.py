@@ -13,7 +13,7 @@ import dataclasses
 import torch
 
 from modules.command import UserError, run_command
-from modules.data.corpus import TextSplit, Vocabulary, read_corpus
+from modules.data.corpus import OneBatch, TextSplit, Vocabulary, read_corpus
 from modules.domains.domain import ORDERS, settle
 from modules.domains.text_domain import TEXT
 from modules.evaluation.posterior_space import Snapshots, Trajectory
@@ -26,8 +26,8 @@ NUM_PLOT = {"multiple": 500, "single": 50}
 MAX_ITERATIONS = {"multiple": None, "single": 100}      # the figure of the single mode shows the first twenty
 
 SPACE = Group("posterior mean space", (
-    Setting("plot_mode", one_of("multiple", "single"), "multiple: the cloud every --plot_niter iterations; single: every "
-            "half-step of a few points", "multiple"),
+    Setting("plot_mode", one_of("multiple", "single"), "multiple: the cloud every --plot_niter iterations; single: "
+            "every half-step of a few points", "multiple"),
     Setting("zmin", number("(-inf, inf)"), "where the grid of z begins", -20.0),
     Setting("zmax", number("(-inf, inf)"), "where it ends", 20.0),
     Setting("dz", number("(-inf, inf)"), "its step", 0.1),
@@ -42,14 +42,20 @@ def main():
     device = prepare_device()
     beginning = TEXT.begin(s, device)
     recipe = TOY if s.optim == "sgd" else dataclasses.replace(TOY, optimiser="adam", lr=1e-3)
-    vocabulary = Vocabulary(beginning[-1]["vocabulary"])
-    train_and_test(f"toy_{s.plot_mode}_{TEXT.run_id(s)}", beginning, s, recipe, build_observer(s, vocabulary, device))
+    observer = observe(s, beginning, device)
+    train_and_test(f"toy_{s.plot_mode}_{TEXT.run_id(s)}", beginning, s, recipe, observer)
 
 
-def build_observer(s, vocabulary, device):
-    """What records the first `num_plot` training sentences in the chosen mode."""
-    corpus, _ = read_corpus(s.train_data, vocabulary, s.label, limit=s.num_plot)
-    sentences = TextSplit(corpus, s.num_plot, device)
+def observe(s, beginning, device):
+    """What records the first `num_plot` training sentences in the chosen mode.
+
+    The single mode follows one batch and trains on it alone, in inner and outer steps, as the published figure 3 does.
+    """
+    _, splits, description = beginning
+    corpus, _ = read_corpus(s.train_data, Vocabulary(description["vocabulary"]), s.label, limit=s.num_plot)
+    if s.plot_mode == "single":
+        splits["train"] = OneBatch(corpus, s.num_plot, splits["train"].num_batches, device)
+    sentences = TextSplit(corpus, s.num_plot, device) if s.plot_mode == "multiple" else splits["train"]
     grid = torch.arange(s.zmin, s.zmax, s.dz, device=device).unsqueeze(1)      # [points, 1]
     if s.plot_mode == "multiple":
         return Snapshots(sentences, grid, s.plot_niter, s.record())

@@ -4,6 +4,9 @@ import argparse
 import errno
 import sys
 
+# What PyTorch and oneDNN say where an allocation fails; torch.OutOfMemoryError, a RuntimeError, says the second.
+OUT_OF_MEMORY = ("DefaultCPUAllocator: ", "out of memory. Tried to allocate", "could not create a primitive",
+                 "could not create a memory", "std::bad_alloc")
 MENDS = {
     errno.ENOSPC: "make room there",
     errno.EDQUOT: "make room there",
@@ -38,6 +41,11 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if unset else super()._get_help_string(action)
 
 
+def note(text):
+    """A remark on standard error, which stops nothing."""
+    print(f"note: {text}", file=sys.stderr, flush=True)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that never guesses an abbreviated flag and complains in one line."""
 
@@ -51,6 +59,9 @@ class Parser(argparse.ArgumentParser):
 
 def run_command(main):
     """Call `main()` as a command: exit code 0, 130 if interrupted, 2 on bad input or a lack of memory or disk."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")       # a name that the terminal's encoding does not know
     try:
         main()
     except UserError as error:
@@ -60,7 +71,7 @@ def run_command(main):
         print(f"error: {os_complaint(error)}", file=sys.stderr)
         raise SystemExit(2) from None
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error):
+        if not (isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)):
             raise
         print("error: out of memory; smaller sizes take less: of the model, --batch_size, --iw_batch, --max_length, "
               "--num_samples", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 from modules.command import UserError, os_complaint
@@ -27,3 +28,9 @@ def replacing(path):
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def clear_leftovers(path):
+    """Remove what processes that were killed while `replacing` this path have left; no other may be at it now."""
+    for temporary in Path(path).parent.glob(f"{escape(Path(path).name)}.*.tmp"):
+        temporary.unlink(missing_ok=True)

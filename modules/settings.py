@@ -6,6 +6,7 @@ on a resume, and whether a saved model brings its own. A value comes from the de
 """
 
 import argparse
+import re
 import runpy
 import sys
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ class Setting:
     default     None: not set, unless given
     model       whether it is part of the model: a saved model has its own, and a flag must not contradict it
     may_change  whether a resumed run may have another value than the one that it was started with
+    needs       name of another setting, and perhaps the value that it must have, without which this one does nothing
     """
 
     name: str
@@ -36,6 +38,7 @@ class Setting:
     default: Any = REQUIRED
     model: bool = False
     may_change: bool = False
+    needs: tuple = ()
 
     def read(self, value):
         """The value, checked; raises ValueError, saying what it must be."""
@@ -59,8 +62,8 @@ class NoConfig(UserError):
 class Settings(SimpleNamespace):
     """The values of some settings, by their names.
 
-    `declared` are the `Setting`s of the run, {name: Setting}, `given` the names that stood on the command line; `parser`
-    complains of flags that exclude each other, and `no_config` is the error of a data set without a config.
+    `declared` are the `Setting`s of the run, {name: Setting}, `given` the names that stood on the command line;
+    `parser` complains of flags that exclude each other, and `no_config` is the error of a data set without a config.
     """
 
     no_config = parser = None
@@ -70,8 +73,10 @@ class Settings(SimpleNamespace):
         return {name: str(value) if isinstance(value, Path) else value
                 for name, value in ((name, getattr(self, name)) for name in self.declared)}
 
-    def differences(self, saved, passed_over=lambda setting: setting.may_change):
-        """[(name, value in the record `saved`, value here)] of what differs; what only one of them knows is left out."""
+    def differences(self, saved, passed_over=lambda setting: setting.may_change or setting.kind is path):
+        """[(name, value in the record `saved`, value here)] of what differs; what only one of them knows is left out,
+        and so are files, whose content decides, wherever they lie.
+        """
         ours = self.record()
         return [(name, saved[name], ours[name]) for name, setting in self.declared.items()
                 if name in saved and saved[name] != ours[name] and not passed_over(setting)]
@@ -116,27 +121,47 @@ def parse(groups, description, argv=None, dataset=None, fixed=None):
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--dataset", nargs="?")
     named = early.parse_known_args(argv)[0].dataset or dataset
-    declared = {setting.name: setting for group in groups if group.of_run for setting in group.settings}
-    defaults = {name: setting.default for name, setting in declared.items() if setting.default is not REQUIRED}
+    declared, orders = ({setting.name: setting for group in groups if group.of_run == of_run
+                         for setting in group.settings} for of_run in (True, False))
     try:
-        values, no_config = read_config(named, declared) if named else defaults, None
+        values, no_config = read_config(named, declared) if named else set_defaults(declared), None
     except NoConfig as error:           # generating from a model that brings its settings needs none
-        values, no_config = defaults, error
-    values.update(fixed or {})
+        values, no_config = set_defaults(declared), error
+    values = {**set_defaults(orders), **values, **(fixed or {})}
+    parser = command_parser(groups, description, dataset, values)
+    given = vars(parser.parse_args(argv))
+    for key, setting in declared.items():
+        if key not in values and key not in given and not no_config:
+            raise UserError(f"{find_config(named)}: key {key!r} is missing ({setting.help}); --{key} gives it, too")
+    values.update(given)
+    refuse_idle(parser, {**declared, **orders}, given, values)
+    return Settings(**values, declared={"dataset": Setting("dataset", name, ""), **declared}, given=set(given),
+                    parser=parser, no_config=no_config)
+
+
+def set_defaults(declared):
+    """The defaults of the settings that have one, {name: default}."""
+    return {name: setting.default for name, setting in declared.items() if setting.default is not REQUIRED}
+
+
+def command_parser(groups, description, dataset, values):
+    """A parser with a flag for each setting, its help naming the value that it has without the flag."""
     parser = Parser(description=description.partition("\n")[0])
-    parser.add_argument("--dataset", default=dataset or argparse.SUPPRESS, required=dataset is None,
+    parser.add_argument("--dataset", type=name, default=dataset or argparse.SUPPRESS, required=dataset is None,
                         help="a name NAME with a config/config_NAME.py, which gives the settings that no flag gives")
     for group in groups:
         titled = parser.add_argument_group(group.title)
         for setting in group.settings:
             titled.add_argument(f"--{setting.name}", **flag(setting, values.get(setting.name, setting.default)))
-    given = vars(parser.parse_args(argv))
-    for name, setting in declared.items():
-        if name not in values and name not in given and not no_config:
-            raise UserError(f"{find_config(named)}: key {name!r} is missing ({setting.help}); --{name} gives it, too")
-    orders = {setting.name: setting.default for group in groups if not group.of_run for setting in group.settings}
-    return Settings(**{**orders, **values, **given}, declared={"dataset": Setting("dataset", text, ""), **declared},
-                    given=set(given), parser=parser, no_config=no_config)
+    return parser
+
+
+def refuse_idle(parser, settings, given, values):
+    """End the command if a flag was given that does nothing without another."""
+    for name in given:
+        other, *wanted = settings[name].needs if name in settings and settings[name].needs else (None,)
+        if other and not (values[other] in wanted if wanted else values[other]):
+            parser.error(f"--{name} does nothing without --{other}{f' {wanted[0]}' if wanted else ''}")
 
 
 def flag(setting, default):
@@ -165,10 +190,11 @@ def read_config(dataset, declared):
     path = find_config(dataset)
     try:
         params = runpy.run_path(str(path)).get("params")
-    except OSError:
+    except KeyboardInterrupt:
         raise
-    except Exception as error:
-        raise UserError(f"{path}: cannot be run as Python ({type(error).__name__}: {error}); mend the file") from error
+    except BaseException as error:          # a config may even end the program
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{path}: cannot be run as Python ({what}); mend the file") from error
     if not isinstance(params, dict):
         raise UserError(f"{path}: it must define a dict named params")
     unknown = sorted(map(str, set(params) - set(declared)))
@@ -282,7 +308,13 @@ def _yes_no(value):
     return str(value) == "True"
 
 
+def _name(value):
+    refuse_unless(isinstance(value, str) and re.fullmatch(r"\w[\w.-]*", value))
+    return value
+
+
 text = kind("a non-empty string", _text)
+name = kind("a name of letters, digits, _, . and -", _name)
 path = kind("the name of a file", _path)
 yes_no = kind("True or False", _yes_no)
 switch = kind("given or not", bool)       # a flag without a value

@@ -112,7 +112,8 @@ def run_pattern(words):
     figures = rf"{means}, nll: {NUMBER}{ppl}\nmi_agg: {NUMBER}, kl_agg: {NUMBER}\n\d+ active units\n"
     epoch = (rf"({report})*(pre mi:{NUMBER}\. cur mi:{NUMBER}\n(STOP BURNING\n)?)?kl weight {NUMBER}\n"
              rf"VAL --- {figures}(update best loss\n|new lr: \d\.\d{{6}}\n)?(TEST --- {figures})?")
-    return rf"({epoch})+TEST --- {figures}iw nll: {NUMBER}{iw_ppl}\n"
+    data = r"data: train .+; val .+; test .+\n(validation batches hold one x each, .+\n)?"
+    return rf"{data}({epoch})+TEST --- {figures}iw nll: {NUMBER}{iw_ppl}\n"
 
 
 def events(folder, run_id):

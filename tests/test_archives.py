@@ -44,17 +44,16 @@ def refused(archive, folder, message):
     assert list(folder.parent.iterdir()) == [folder]
 
 
-@pytest.mark.parametrize("mode", ["w:gz", "w"])
-def test_what_is_wanted_is_taken_from_any_folder(tmp_path, folder, mode):
+def test_what_is_wanted_is_taken_from_any_folder(tmp_path, folder):
     members = [("data", tarfile.DIRTYPE), ("data/._a.txt", b"no"), ("./data/a.txt", TEXT), ("b.txt", b"two"),
                ("data/setuid", b"no")]
-    assert unpack(make_tar(tmp_path / "x.bin", members, mode), ["a.txt", "b.txt", "c.txt"], folder) == folder / "a.txt"
+    unpack(make_tar(tmp_path / "x.bin", members), ["a.txt", "b.txt", "c.txt"], folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"a.txt": TEXT, "b.txt": b"two"}
 
 
 @pytest.mark.parametrize("name", ["../a.txt", "data/../../a.txt", "/tmp/a.txt", "//host/a.txt", "../\x1b[2Ja.txt\n"])
 def test_names_that_lead_out_of_the_folder(tmp_path, folder, name):
-    refused(make_tar(tmp_path / "x.tar.gz", [("a.txt", TEXT), (name, b"evil")]), folder, "a place you trust|be trusted")
+    refused(make_tar(tmp_path / "x.tar.gz", [("a.txt", TEXT), (name, b"evil")]), folder, "don't trust it|be trusted")
 
 
 @pytest.mark.parametrize("kind", [
@@ -78,7 +77,7 @@ def test_bombs(tmp_path, folder, monkeypatch, behind):
 
 def test_a_sparse_file_that_claims_to_be_huge(tmp_path, folder):
     archive = make_tar(tmp_path / "x.tar.gz", [("a.txt", tarfile.GNUTYPE_SPARSE)])
-    refused(archive, folder, "a place you trust|damaged")
+    refused(archive, folder, "don't trust it|damaged")
 
 
 @pytest.mark.parametrize("keep", [0.05, 0.5, 0.95, 0.9999])
@@ -101,7 +100,3 @@ def test_things_that_are_no_archives(tmp_path, folder, content):
     archive = tmp_path / "x.tar.gz"
     archive.write_bytes(content)
     refused(archive, folder, "damaged, cut short")
-
-
-def test_an_archive_without_the_first_file(tmp_path, folder):
-    refused(make_tar(tmp_path / "x.tar.gz", [("b.txt", TEXT)]), folder, "x.tar.gz holds no a.txt")

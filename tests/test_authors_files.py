@@ -165,7 +165,7 @@ def test_the_same_figures(run, domain, recognised):
     theirs = run(domain, "--eval", "--load_path", f"{domain}.pt", "--iw_nsamples", 20)
     own = run(domain, "--eval", "--load_path", f"own_{domain}.pt", "--iw_nsamples", 20)
     assert (theirs.returncode, theirs.stderr, own.returncode, own.stderr) == (0, "", 0, "")
-    assert own.stdout.startswith("TEST --- ")
+    assert own.stdout.startswith("data: test ") and "\nTEST --- " in own.stdout
     assert theirs.stdout == f"{domain}.pt: a plain state dict, {recognised}\n{own.stdout}"
 
 

@@ -131,11 +131,11 @@ def test_parts_of_the_progress_bar_change_nothing(decode, monkeypatch):
 def test_one_line_for_each_line_in_order(decode, trained):
     """Empty lines, lines of unknown words, CRLF; each is what its own mean gives, alone."""
     printed, files = decode("--decode_from", "m.pt", "--decode_input", "lines.txt", "--decode_mean", "--max_length", 9)
-    assert list(files) == ["m_greedy.rec"] and printed.startswith("wrote samples/m_greedy.rec\nexact match ")
+    assert list(files) == ["m_greedy_lines.rec"] and printed.startswith("wrote samples/m_greedy_lines.rec\nexact match ")
     model, vocabulary = model_of(trained)
     expected = [vocabulary.sentence(generation.greedy(model.decoder, encoded(trained, words)[0], vocabulary, 9)[0]
                                     .tolist()) for words in WORDS]
-    assert files["m_greedy.rec"] == expected
+    assert files["m_greedy_lines.rec"] == expected
     assert expected[1] == expected[5] and expected[3] == expected[7] and len(set(expected)) > 2
 
 
@@ -163,8 +163,8 @@ def test_reconstructions_may_be_as_long_as_the_longest_line(decode, trained, mon
 def test_a_file_of_empty_lines(decode, trained):
     (trained / "few.txt").write_text("\n\n")
     printed, files = decode("--decode_from", "m.pt", "--decode_input", "few.txt")
-    assert len(files["m_greedy.rec"]) == 2
-    assert re.search(r"exact match \d+\.\d\d%, token accuracy \d+\.\d\d%, BLEU 0\.00, \d distinct of 2\n", printed)
+    assert len(files["m_greedy_few.rec"]) == 2
+    assert re.search(r"exact match \d+\.\d\d%, token accuracy \d+\.\d\d%, \d distinct of 2, 0\.00% of the words <unk>\n", printed)
 
 
 def test_the_mean_needs_no_seed_and_the_sample_does(decode):
@@ -190,7 +190,7 @@ def test_labels_are_ignored_where_the_config_says_so(decode, trained, labels):
 def test_the_report_is_of_what_was_written(decode):
     printed, files = decode("--decode_from", "m.pt", "--decode_input", "lines.txt")
     originals = [" ".join(word if word in KNOWN else "<unk>" for word in words) for words in WORDS]
-    assert printed.splitlines()[1] == reconstruction.describe(originals, files["m_greedy.rec"])
+    assert printed.splitlines()[1] == reconstruction.describe(originals, files["m_greedy_lines.rec"])
 
 
 ORIGINALS = ["a b c d e", "a a b", "", "c d e f g h"]
@@ -219,7 +219,10 @@ def test_the_report_against_counts_by_hand():
     assert plain_bleu(ORIGINALS, OUTPUTS) == pytest.approx(by_hand)
     assert reconstruction.bleu(ORIGINALS, OUTPUTS) == pytest.approx(by_hand)
     assert reconstruction.describe(ORIGINALS, OUTPUTS) == (
-        f"exact match 50.00%, token accuracy 72.22%, BLEU {by_hand:.2f}, 4 distinct of 4")
+        f"exact match 50.00%, token accuracy 72.22%, BLEU {by_hand:.2f}, 4 distinct of 4, 0.00% of the words <unk>")
+    assert reconstruction.token_accuracy(["a <unk> b"], ["a <unk> c"]) == 2 / 4           # a and the end
+    assert reconstruction.exact_match(["a", "<unk>"], ["a", "<unk>"]) == 1 / 2
+    assert reconstruction.describe(["a <unk>"], ["a b"]).endswith("1 distinct of 1, 50.00% of the words <unk>")
     short = [line.rpartition(" ")[0] for line in ORIGINALS]
     assert reconstruction.bleu(ORIGINALS, short) == pytest.approx(plain_bleu(ORIGINALS, short))
     assert reconstruction.bleu(ORIGINALS, short) < 100 * math.exp(-0.2)
@@ -231,8 +234,8 @@ def test_interpolation_begins_and_ends_at_the_reconstructions(decode):
     mean = sentences(decode, "--decode_input", "lines.txt", "--decode_mean")
     printed, files = decode("--decode_from", "m.pt", "--decode_input", "lines.txt", "--decode_mean", "--interpolate",
                             "--steps", 5)
-    assert printed == "wrote samples/m_greedy.interpolation\n"
-    lines = files["m_greedy.interpolation"]
+    assert printed == "wrote samples/m_greedy_lines.interpolation\n"
+    lines = files["m_greedy_lines.interpolation"]
     assert len(lines) == 4 * 5 + 3
     for pair in range(4):
         block = lines[6 * pair:6 * pair + 5]
@@ -264,7 +267,7 @@ def refused(call, trained):
     """`refused(*flags, names=...)`: exit code 2, one line that holds the names, and the files as they were."""
     def run(*flags, names=()):
         shutil.rmtree(trained / "samples", ignore_errors=True)
-        kept = {"m_greedy.rec": "rec", "m_greedy.sample": "sample", "m_greedy.interpolation": "between", "m_x.npz": "x"}
+        kept = {"m_greedy.rec": "rec", "m_greedy.sample": "sample", "m_greedy_lines.interpolation": "between", "m_x.npz": "x"}
         (trained / "samples").mkdir()
         for name, content in kept.items():
             (trained / "samples" / name).write_text(content)

@@ -5,14 +5,14 @@ many pages that Drive may show is gdown's own business; the one with a form, and
 """
 
 import hashlib
-import sys
+from contextlib import closing
 
 import pytest
 import requests
 
 from modules.command import UserError
 from modules.data import download as downloads
-from modules.data.download import DRIVE, UPSTREAM, Missing, Source, git_blob_id
+from modules.data.download import DRIVE, UPSTREAM, Missing, Source
 
 pytest_plugins = "tests.http_server"     # its fixtures
 
@@ -49,8 +49,8 @@ def drive(server, monkeypatch):
 
 def received(source, name=NAME):
     """The content of a file of the source; nothing of the download may be left after that."""
-    with source.file(name) as path:
-        content = path.read_bytes()
+    with closing(source):
+        content = source.fetch(name).read_bytes()
     assert not source.downloads.exists()
     return content
 
@@ -70,14 +70,12 @@ def refused(source, message, name=NAME, error=UserError):
 def test_a_download_is_tried_again(server, folder, behaviour, capsys):
     server.add(f"/m/{NAME}", CONTENT, **behaviour)
     assert received(Source(server.url + "/m/", folder)) == CONTENT
-    out = capsys.readouterr().out
-    assert out.endswith(f"{NAME}: downloaded, 2.0 MB\n")
-    assert ("127.0.0.1" in out) == any(key in behaviour for key in ("statuses", "drops"))   # a line on each failure
+    assert capsys.readouterr().out.endswith(f"{NAME}: downloaded, 2.0 MB\n")
 
 
 @pytest.mark.parametrize("behaviour, message, asked", [
-    ({"statuses": [503] * 9}, "127.0.0.1:.* answers HTTP 503", 3), ({"statuses": [401] * 9}, "HTTP 401", 3),
-    ({"announced": 9_000_000}, "no connection to .*, or it broke off", 3),
+    ({"statuses": [503] * 9}, "127.0.0.1:.* gives HTTPError 503", 3), ({"statuses": [401] * 9}, "HTTPError 401", 3),
+    ({"announced": 9_000_000}, "ChunkedEncodingError", 3),
     ({"redirect": "/" + NAME}, "TooManyRedirects", 93)])
 def test_a_server_that_stays_out_of_order(server, folder, behaviour, message, asked):
     server.add(f"/{NAME}", CONTENT, **behaviour)
@@ -94,7 +92,7 @@ def test_a_refusal_is_final(server, folder, status):
 
 
 def test_an_unreachable_host(folder, deaf_host):
-    with pytest.raises(UserError, match=f"cannot download {NAME}: no connection to {deaf_host}") as error:
+    with pytest.raises(UserError, match=f"cannot download {NAME}: {deaf_host} gives ConnectionError") as error:
         received(Source(f"http://user:secret@{deaf_host}", folder))
     assert "secret" not in str(error.value)
 
@@ -114,20 +112,12 @@ def test_a_web_page_is_named(server, tmp_path, folder, page):
     refused(Source(str(tmp_path), folder), f"{NAME}: a web page, not data")
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_a_bar_on_a_terminal_only(server, folder, monkeypatch, capsys, terminal):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
-    server.add(f"/{NAME}", CONTENT)
-    received(Source(server.url, folder))
-    assert ("100%" in capsys.readouterr().err) == terminal
-
-
 # ---------------------------------------------------------------- from Google Drive
 
 
 def test_a_broken_drive_download_is_gone_on_with(drive, server, folder):
     drive(drops=[1_200_000])
-    refused(Source(None, folder), f"what came is in {folder}, remove that to begin anew")
+    refused(Source(None, folder), "drive.google.com gives")
     part, = folder.iterdir()
     assert part.name.endswith(".part") and CONTENT.startswith(part.read_bytes()) and part.stat().st_size > 10**6
     start = part.stat().st_size
@@ -145,7 +135,7 @@ def test_drive_asks_whether_to_go_on_without_a_virus_scan(drive, server, folder)
 
 def test_drive_shows_a_page_instead(drive, server, folder):
     server.add("/uc", b"<html>Quota exceeded</html>", content_type="text/html")
-    refused(Source(None, folder), "Google Drive sends a web page, not the file")
+    refused(Source(None, folder), "a web page, not the file")
 
 
 def test_drive_sends_without_end(drive, folder, monkeypatch):
@@ -174,9 +164,11 @@ def test_every_address_is_one_of_the_specification():
     assert all(checksum or url.startswith(DRIVE) for url, checksum in UPSTREAM.values())
 
 
-def test_git_blob_id(tmp_path):
+def test_git_blob_id(tmp_path, folder, monkeypatch):
     (tmp_path / "hello").write_bytes(b"hello\n")
-    assert git_blob_id(tmp_path / "hello") == "ce013625030ba8dba906f756967f9e9ca394464a"    # git hash-object
+    source = Source(str(tmp_path), folder)
+    source.sums = {"hello": "git-blob:ce013625030ba8dba906f756967f9e9ca394464a"}     # git hash-object
+    assert received(source, "hello") == b"hello\n"
 
 
 @pytest.mark.parametrize("name, message", [
@@ -188,7 +180,7 @@ def test_the_published_checksum_is_checked(server, folder, monkeypatch, name, me
 
 
 @pytest.mark.parametrize("served", [True, False])
-def test_the_sums_of_a_mirror(server, tmp_path, folder, capsys, served):
+def test_the_sums_of_a_mirror(server, tmp_path, folder, served):
     sums = f"{SHA256}  good\n{SHA256.upper()} *./marked\n\n{'0' * 64}  bad\n"
     for name in "good", "marked", "bad", "unlisted":
         (tmp_path / name).write_bytes(CONTENT)
@@ -197,16 +189,14 @@ def test_the_sums_of_a_mirror(server, tmp_path, folder, capsys, served):
     server.add("/SHA256SUMS", sums.encode())
     source = Source(server.url if served else str(tmp_path), folder)
     assert received(source, "good") == received(source, "marked") == CONTENT
-    assert "not listed" not in capsys.readouterr().out
     assert received(source, "unlisted") == CONTENT
-    assert "unlisted: not listed in the mirror's SHA256SUMS, so its content is not checked" in capsys.readouterr().out
     refused(source, "^bad: sha256 checksum", "bad")
     refused(source, "missing", "missing", error=Missing)
     assert (tmp_path / "bad").exists()      # the mirror's own file stays
     assert [address for address, _ in server.requests].count("/SHA256SUMS") == served
 
 
-@pytest.mark.parametrize("behaviour", [{"statuses": [500] * 9}, {"content": b"gone\n"}])
+@pytest.mark.parametrize("behaviour", [{"statuses": [500] * 9}, {"content": b"gone\n"}, {"content": b"gone away\n"}])
 def test_a_mirror_whose_sums_cannot_be_had_is_not_trusted(server, folder, behaviour):
     server.add(f"/{NAME}", CONTENT)
     server.add("/SHA256SUMS", **behaviour)

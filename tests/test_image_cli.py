@@ -150,7 +150,8 @@ def test_a_data_set_of_ones_own(call, tmp_path):
     assert re.fullmatch(run_pattern(words=False), ran.stdout)
     model, = (tmp_path / "models" / "abc").glob("*_783435.pt")
     again = call(image.main, "--dataset", "abc", "--iw_nsamples", 5, "--eval", "--load_path", model, cwd=tmp_path)
-    assert ran.stdout.endswith(again.stdout) and again.stdout.startswith("TEST ---")
+    assert again.stdout.startswith("data: test 5 images\nTEST ---") and ran.stdout.endswith(
+        again.stdout.partition("\n")[2])
     drawn = call(image.main, "--dataset", "abc", "--sample_from", model, "--reconstruct", 5, cwd=tmp_path)
     assert (drawn.returncode, drawn.stderr) == (0, "")
     assert len(tiles(tmp_path / "samples" / f"{model.stem}_reconstruction.png", 5, 11)) == 10
@@ -168,7 +169,7 @@ def test_eval_prints_the_figures_of_the_run(call, finished, tmp_path):
     seed = run_id.rpartition("_")[2]
     evaluated = call(image.main, *ARGS, "--eval", "--load_path", model, "--seed", seed, cwd=other)
     assert (evaluated.returncode, evaluated.stderr) == (0, "")
-    assert evaluated.stdout == ran.stdout[ran.stdout.rindex("TEST ---"):]
+    assert evaluated.stdout == "data: test 9 images\n" + ran.stdout[ran.stdout.rindex("TEST ---"):]
     assert not (other / "models").exists() and not (other / "logs").exists()
 
 

@@ -17,11 +17,11 @@ import scipy.io
 import torch
 
 import prepare_data
+from modules.command import UserError
 from modules.data import download, omniglot, synthetic
 from modules.data import prepare as preparation
 from modules.data.download import UPSTREAM, Source
 from modules.data.prepare import prepare, prepare_each
-from modules.command import UserError
 from tests.test_omniglot import TINY, make_tensors, write_archive, write_mat
 
 pytest_plugins = "tests.http_server"     # its fixtures
@@ -88,8 +88,14 @@ def quick_recipe(monkeypatch):
 
 
 def tree(folder):
-    """{relative name: bytes} of all files below a folder, hidden ones too."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """{relative name: bytes} of all files below a folder, hidden ones too, but for the lock."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def names(folder):
+    """The sorted names of what is in a folder of data sets, but for the lock."""
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
 
 
 def contents(files):
@@ -108,10 +114,10 @@ def test_all_from_a_folder(run, mirror, root, capsys):
     assert len((root / "synthetic_data" / "synthetic_train.txt").read_text().splitlines()) == 5
     loaded = torch.load(root / "omniglot_data" / "omniglot.pt", weights_only=True)
     assert all(torch.equal(a, b) for a, b in zip(loaded, make_tensors()))
-    assert sorted(path.name for path in root.iterdir()) == sorted(f"{name}_data" for name in preparation.NAMES)
+    assert names(root) == sorted(f"{name}_data" for name in preparation.NAMES)
     out = capsys.readouterr().out
-    assert "yahoo: ready, datasets/yahoo_data (2 / 1 / 1 lines, published: 100,000 / 10,000 / 10,000)" in out
-    assert "omniglot: made from omniglot_data.tar.gz" in out
+    assert "yahoo: ready, datasets/yahoo_data (2 / 1 / 1 lines, published: 100,000 / 10,000 / 10,000, made from" in out
+    assert "images, made from omniglot_data.tar.gz" in out
 
 
 def test_all_from_a_server_with_sums(mirror, root, server):
@@ -121,14 +127,14 @@ def test_all_from_a_server_with_sums(mirror, root, server):
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in mirror.iterdir()).encode())
     prepare_each(preparation.NAMES, Source(server.url + "/data", root / "downloads"), root)
     assert tree(root / "yelp_data") == contents(YELP)
-    assert sorted(path.name for path in root.iterdir()) == sorted(f"{name}_data" for name in preparation.NAMES)
+    assert names(root) == sorted(f"{name}_data" for name in preparation.NAMES)
 
 
 def test_all_goes_on_when_one_fails(run, mirror, root, capsys):
     (mirror / "yelp_data.tar.gz").unlink()
     with pytest.raises(UserError, match="1 of 5 data sets could not be prepared: yelp"):
         run("--mirror", mirror)
-    assert sorted(path.name for path in root.iterdir()) == [
+    assert names(root) == [
         "omniglot_data", "ptb_data", "synthetic_data", "yahoo_data"]
     lines = [line for line in capsys.readouterr().err.splitlines() if "yelp" in line]
     assert len(lines) == 1
@@ -164,9 +170,9 @@ def test_mistyped_arguments(run, root, capsys, arguments, message):
 
 
 def test_a_mirror_that_is_missing(run, root):
-    with pytest.raises(UserError, match="--mirror nowhere: no such folder"):
+    with pytest.raises(UserError, match="--mirror nowhere: neither a folder"):
         run("--mirror", "nowhere")
-    with pytest.raises(UserError, match="--mirror http://.: not an http"):
+    with pytest.raises(UserError, match="--mirror http://.: neither a folder"):
         run("--mirror", "http://[")
 
 
@@ -177,10 +183,10 @@ def test_no_network(root, monkeypatch, capsys, quick_recipe, deaf_host):
     monkeypatch.setenv("http_proxy", f"http://{deaf_host}")
     with pytest.raises(UserError, match="4 of 5 .*: yahoo, yelp, omniglot, ptb"):
         prepare_each(preparation.NAMES, Source(None, root / "downloads"), root)
-    assert [path.name for path in root.iterdir()] == ["synthetic_data"]
+    assert names(root) == ["synthetic_data"]
     out, err = capsys.readouterr()
-    assert "synthetic: cannot download synthetic_data.tar.gz: no connection to drive.google.com" in out
-    assert "synthetic: generating it" in out
+    assert "cannot download synthetic_data.tar.gz: drive.google.com gives ProxyError" in out
+    assert "made from the recipe of the paper" in out
     assert [line.split(":")[1] for line in err.splitlines()] == [" yahoo", " yelp", " omniglot", " ptb"]
     for name, line in zip(preparation.NAMES[1:], err.splitlines()):
         assert f"--dataset {name} --mirror DIR" in line
@@ -235,9 +241,10 @@ def test_an_incomplete_data_set_survives_a_failure_and_is_then_set_aside(mirror,
     (mirror / "yahoo_data.tar.gz").write_bytes(archive)
     prepare("yahoo", Source(mirror, root), root)
     assert tree(root / "yahoo_data") == contents(YAHOO)
-    assert tree(root / "yahoo_data.old") == {"yahoo.train.txt": b"my own\n"}
+    aside, = root.glob("yahoo_data.*.old")
+    assert tree(aside) == {"yahoo.train.txt": b"my own\n"}
     out = capsys.readouterr().out
-    assert "is not complete (yahoo.valid.txt is missing)" in out
+    assert "was not complete (yahoo.valid.txt is missing" in out
     assert "what was there is now" in out
 
 
@@ -258,17 +265,17 @@ def test_an_interrupted_command_leaves_nothing(root, server, tmp_path, sent):
     wait_until(lambda: server.requests)
     process.send_signal(sent)
     assert process.communicate(timeout=20)[1].strip() == "interrupted: the same command goes on from here"
-    assert process.returncode == 130 and list(root.iterdir()) == []
+    assert process.returncode == 130 and names(root) == []
 
 
 def test_two_at_once_make_a_set_once(mirror, root, capsys):
     asked, go_on = [], threading.Event()
 
     class SlowSource(Source):
-        def file(self, name):
+        def fetch(self, name):
             asked.append(name)
             go_on.wait(20)
-            return super().file(name)
+            return super().fetch(name)
 
     both = [threading.Thread(target=prepare, args=("yahoo", SlowSource(mirror, root), root)) for _ in range(2)]
     for thread in both:
@@ -320,14 +327,14 @@ def test_generated_where_it_cannot_be_had(mirror, root, capsys, quick_recipe, fi
         "synthetic_train.txt": 16_000, "synthetic_valid.txt": 2_000, "synthetic_test.txt": 2_000}
     assert found["synthetic_valid.txt"].startswith(b"160000 160001 ")
     out = capsys.readouterr().out
-    assert message in out and "synthetic: generating it by the paper's recipe" in out
+    assert message in out and "made from the recipe of the paper" in out
 
 
 def test_generated_on_request(run, mirror, root, capsys, quick_recipe):
     run("--dataset", "synthetic", "--generate", "--mirror", mirror)
     assert (root / "synthetic_data" / "synthetic_train.txt").read_bytes().startswith(b"0 1 2 3")
     run("--dataset", "synthetic", "--generate", "--mirror", mirror)
-    assert "move it away to generate it anew" in capsys.readouterr().out
+    assert "move it away to make it anew" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- omniglot
@@ -351,7 +358,7 @@ def test_omniglot_from_the_mat_file(no_tensors, root, capsys):
     assert [len(images) for images in load(root)] == [10, 2000, 3]
     out = capsys.readouterr().out
     assert "omniglot_data.tar.gz is not in" in out
-    assert "omniglot: made from chardata.mat\n" in out
+    assert "made from chardata.mat; omniglot_data" in out
 
 
 def test_omniglot_from_the_images_where_the_mat_file_is_bad(no_tensors, root, capsys, monkeypatch):
@@ -359,19 +366,19 @@ def test_omniglot_from_the_images_where_the_mat_file_is_bad(no_tensors, root, ca
     files = "images_background.zip", "images_evaluation.zip"
     write_archive(no_tensors / files[0], [0, 1])
     write_archive(no_tensors / files[1], [2, 3, 4, 5])
-    assert files in preparation.OMNIGLOT_WAYS
+    assert list(files) in preparation.WAYS["omniglot"]
     original = preparation.omniglot.from_images
     monkeypatch.setattr(preparation.omniglot, "from_images", lambda paths: original(paths, TINY))
     prepare("omniglot", Source(no_tensors, root), root)
     assert [len(images) for images in load(root)] == [14, 4, 10]
     out = capsys.readouterr().out
     assert "chardata.mat: no numeric field 'data'" in out
-    assert "omniglot: made from images_background.zip and images_evaluation.zip" in out
+    assert "made from images_background.zip and images_evaluation.zip" in out
 
 
 def test_omniglot_that_cannot_be_had(no_tensors, root):
     write_archive(no_tensors / "images_background.zip", [0])    # one of the two archives is not enough
-    with pytest.raises(UserError, match="none of the files .* as chardata.mat, or .* as images_background.zip and"):
+    with pytest.raises(UserError, match="evaluation.zip is not in .* as chardata.mat, or .* as images_background.zip"):
         prepare("omniglot", Source(no_tensors, root), root)
     assert tree(root) == {}
 
@@ -381,4 +388,5 @@ def test_a_damaged_omniglot_is_made_anew(mirror, root):
     (root / "omniglot_data" / "omniglot.pt").write_bytes(b"damaged")
     prepare("omniglot", Source(mirror, root), root)
     assert len(load(root)) == 3
-    assert tree(root / "omniglot_data.old") == {"omniglot.pt": b"damaged"}
+    aside, = root.glob("omniglot_data.*.old")
+    assert tree(aside) == {"omniglot.pt": b"damaged"}

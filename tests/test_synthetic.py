@@ -116,6 +116,8 @@ def test_samples_follow_the_softmax():
     np.testing.assert_allclose(np.bincount(drawn, minlength=5) / 50_000, expected, atol=0.01)
 
 
-def test_written_lines(tmp_path):
-    synthetic.write(tmp_path / "f.txt", np.array([[1, 20, 300], [4, 5, 6]]))
-    assert (tmp_path / "f.txt").read_bytes() == b"1 20 300\n4 5 6\n"
+def test_written_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "generate", lambda: np.array([[1, 20, 300], [4, 5, 6], [7, 8, 9]]))
+    paths = [tmp_path / "one.txt", tmp_path / "two.txt"]
+    synthetic.write_splits(paths, (2, 1))
+    assert [path.read_bytes() for path in paths] == [b"1 20 300\n4 5 6\n", b"7 8 9\n"]

@@ -166,14 +166,16 @@ def test_two_runs_are_two_rows_of_the_snapshots_that_both_have(workspace, call, 
 
 
 def test_an_earlier_run_is_not_overwritten_by_accident(workspace, call):
-    """Snapshots have one name for all runs of a kind: another run needs --overwrite, and leaves none of the old."""
+    """Snapshots have one name for all runs of a kind: only the same run may replace them, with --overwrite."""
     run = (*ARGS, "--plot_niter", 1)
     assert call(toy.main, *run, "--max_iterations", 4, cwd=workspace).returncode == 0
     before = snapshot_path(1, 2).read_bytes()
     ran = call(toy.main, *run, "--max_iterations", 2, "--jobid", 1, cwd=workspace)
-    assert ran.returncode == 2 and "--overwrite" in ran.stderr and "iter0.npz" in ran.stderr
+    assert ran.returncode == 2 and "jobid = 0" in ran.stderr and "iter0.npz" in ran.stderr
+    ran = call(toy.main, *run, "--max_iterations", 2, "--seed", 1, "--overwrite", cwd=workspace)
+    assert ran.returncode == 2 and "seed = 783435" in ran.stderr and "iter0.npz" in ran.stderr
     assert snapshot_path(1, 2).read_bytes() == before
-    assert call(toy.main, *run, "--max_iterations", 2, "--jobid", 1, "--overwrite", cwd=workspace).returncode == 0
+    assert call(toy.main, *run, "--max_iterations", 2, "--overwrite", cwd=workspace).returncode == 0
     assert [snapshot_path(1, i).exists() for i in range(5)] == [True, True, True, False, False]
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from modules.data.fingerprint import fingerprint
-from modules.command import UserError
+from modules.command import UserError, note
 
-PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"      # ids 0..3, part of the contract with saved models
+PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"  # ids 0..3, part of the contract with saved models
 
 
 class Vocabulary:
@@ -24,8 +24,12 @@ class Vocabulary:
     @classmethod
     def of_file(cls, words, path):
         """The vocabulary that the file `path` holds as a list of words; raises UserError if it is none."""
-        if not isinstance(words, list) or words[:4] != [PAD, BOS, EOS, UNK] or not all(
-                isinstance(word, str) for word in words) or len(set(words)) < len(words):
+        if (
+            not isinstance(words, list)
+            or words[:4] != [PAD, BOS, EOS, UNK]
+            or not all(isinstance(word, str) for word in words)
+            or len(set(words)) < len(words)
+        ):
             raise UserError(f"{path}: damaged; its vocabulary is no list of words from {PAD} {BOS} {EOS} {UNK} on")
         return cls(words)
 
@@ -53,7 +57,7 @@ class Corpus:
         return len(self.offsets) - 1
 
     def __getitem__(self, i):
-        return self.tokens[self.offsets[i]:self.offsets[i + 1]]
+        return self.tokens[self.offsets[i] : self.offsets[i + 1]]
 
     def batches(self, batch_size, device="cpu"):
         """Yield (which sentences, int64 [batch]; their token ids [batch, time]), by length, then in file order."""
@@ -73,16 +77,20 @@ def read_corpus(path, vocabulary=None, label=False, limit=None, vocab_limit=None
     non-UTF-8 file and for a line without its tab.
     """
     grow = vocabulary is None
-    ids = dict(Vocabulary().ids if grow else vocabulary.ids)
-    bos, eos, unk = ids[BOS], ids[EOS], ids[UNK]
+    special = Vocabulary()
+    bos, eos, unk, ids = special.bos, special.eos, special.unk, _ids_of_words(special if grow else vocabulary)
     tokens, lengths = array("i"), array("q", [0])
     for number, line in enumerate(_lines(path), start=1):
         if label and not line.isspace():
             _, tab, line = line.partition("\t")
             if not tab:
-                raise UserError(f"{path}, line {number}: no tab between label and text; "
-                                "mend the line, or set label to False in the config")
-        words = line.split()
+                raise UserError(
+                    f"{path}, line {number}: no tab between label and text; "
+                    "mend the line, or set label to False in the config"
+                )
+        words = words_of(line)
+        if number == 1 and words and words[0].lower().startswith(("<!doctype", "<html", "<?xml")):
+            note(f"{path}: begins like a web page, not like text")
         if not words:
             continue
         if len(lengths) - 1 == limit:
@@ -102,16 +110,26 @@ def read_corpus(path, vocabulary=None, label=False, limit=None, vocab_limit=None
     return _keep_frequent(corpus, Vocabulary(ids), vocab_limit) if vocab_limit else (corpus, Vocabulary(ids))
 
 
+def words_of(line):
+    """The words of a line; a `<s>` before and a `</s>` behind all others, as some corpora have them, are none."""
+    words = line.split()
+    return words[words[:1] == [BOS] : len(words) - (words[-1:] == [EOS])]
+
+
+def _ids_of_words(vocabulary):
+    """Words and their ids; a word that only looks like `<pad>`, `<s>` or `</s>` is not known."""
+    return {**vocabulary.ids, **dict.fromkeys((PAD, BOS, EOS), vocabulary.unk)}
+
+
 def read_lines(path, vocabulary, label=False):
-    """Read every line of a file as a sentence, empty ones too: a Corpus, with words that are not known as `<unk>`, and
-    a word that reads `<pad>`, `<s>` or `</s>` too.
+    """Read every line of a file as a sentence, empty ones too: a Corpus, with words that are not known as `<unk>`.
 
     With `label`, what stands before a first tab is left out. Raises UserError, naming the file, for a missing, empty or
     non-UTF-8 file.
     """
-    ids, sentences = {**vocabulary.ids, **dict.fromkeys((PAD, BOS, EOS), vocabulary.unk)}, []
-    for line in _lines(path, advice=""):
-        words = line.partition("\t")[2].split() if label and "\t" in line else line.split()
+    ids, sentences = _ids_of_words(vocabulary), []
+    for line in _lines(path, advice="", regular=False):
+        words = words_of(line.partition("\t")[2] if label and "\t" in line else line)
         sentences.append([vocabulary.bos, *(ids.get(word, vocabulary.unk) for word in words), vocabulary.eos])
     if not sentences:
         raise UserError(f"{path}: the file is empty; it needs one sentence a line")
@@ -131,20 +149,26 @@ def _keep_frequent(corpus, vocabulary, vocab_limit):
     return Corpus(new_ids[corpus.tokens], corpus.offsets), Vocabulary(words)
 
 
-def _lines(path, advice="; `python prepare_data.py` fetches the known data sets, and the config says where this one is "
-                        "expected"):
+def _lines(
+    path,
+    advice="; `python prepare_data.py` fetches the known data sets, and the config says where this one is expected",
+    regular=True,
+):
     if not Path(path).exists() or Path(path).is_dir():
         raise UserError(f"{path}: no such file{advice}")
+    if regular and not Path(path).is_file():
+        raise UserError(f"{path}: a pipe or a device; data must be a regular file, since it is read more than once")
     try:
-        with open(path, encoding="utf-8-sig", newline="\n") as lines:     # no other character ends a line
+        with open(path, encoding="utf-8-sig", newline="\n") as lines:  # no other character ends a line
             yield from lines
     except UnicodeDecodeError:
-        raise UserError(f"{path}, line {_first_undecodable_line(path)}: not UTF-8 text; convert the file to UTF-8"
-                        ) from None
+        raise UserError(
+            f"{path}, line {_first_undecodable_line(path)}: not UTF-8 text; convert the file to UTF-8"
+        ) from None
 
 
 def _first_undecodable_line(path):
-    with open(path, "rb") as lines:         # the decoder reads ahead, so it does not know the line
+    with open(path, "rb") as lines:  # the decoder reads ahead, so it does not know the line
         for number, line in enumerate(lines, start=1):
             try:
                 line.decode("utf-8")
@@ -174,6 +198,19 @@ class TextSplit:
         """What tells these sentences, in this order, from others."""
         return fingerprint(self._batches)
 
+    def about(self):
+        """What it holds, for the record: {sentences, words, unk: their share of `<unk>`, shortest, longest}."""
+        words = sum(batch.size(0) * (batch.size(1) - 2) for batch in self)
+        unk = sum(int((batch == Vocabulary().unk).sum()) for batch in self)
+        lengths = [batch.size(1) - 2 for batch in self]
+        return {
+            "sentences": self.size,
+            "words": words,
+            "unk": round(unk / max(1, words), 4),
+            "shortest": min(lengths),
+            "longest": max(lengths),
+        }
+
     def order(self, generator):
         """The order of one epoch: a permutation of the batches, int64 [num_batches]."""
         return torch.randperm(self.num_batches, generator=generator)
@@ -191,3 +228,19 @@ class TextSplit:
         """How many predicted tokens the batch holds; `<s>` is not predicted."""
         return batch.size(0) * (batch.size(1) - 1)
 
+
+class OneBatch(TextSplit):
+    """The first batch of some sentences, over and over, as often as another split has batches in an epoch."""
+
+    def __init__(self, corpus, batch_size, num_batches, device="cpu"):
+        super().__init__(corpus, batch_size, device)
+        self._batches = self._batches[:1]
+        self.size, self.num_batches = len(self._batches[0]), num_batches
+
+    def batch(self, order, i):
+        """The batch, whatever the order."""
+        return self._batches[0]
+
+    def random_batch(self, generator):
+        """The batch."""
+        return self._batches[0]

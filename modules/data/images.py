@@ -1,5 +1,7 @@
 """Image files, and splits of them that yield batches of binary images on the device."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -7,7 +9,7 @@ from modules.data.fingerprint import fingerprint
 from modules.command import UserError
 
 NAMES = ("train", "validation", "test")
-BINARISATION_SEED = 783435      # of validation and test images that are grey: binarised once, alike in every run
+BINARISATION_SEED = 783435  # of validation and test images that are grey: binarised once, alike in every run
 FORMAT = "a file of three arrays, training, validation and test images [n, 1, height, width] with values in [0, 1]"
 
 
@@ -17,27 +19,34 @@ def load_images(path):
     The arrays of an `.npz` are called train, validation and test, or have no names and stand in this order. Returns
     three float32 tensors [n, 1, height, width]. Raises UserError, naming the file, for anything else.
     """
+    if Path(path).exists() and not Path(path).is_file():
+        raise UserError(f"{path}: a folder, a pipe or a device; the images must be {FORMAT}")
     try:
         splits = _read_npz(path) if str(path).endswith(".npz") else torch.load(path, "cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; `python prepare_data.py` fetches the known data sets, and data_file in "
-                        "the config says where this one is expected") from None
+        raise UserError(
+            f"{path}: no such file; `python prepare_data.py` fetches the known data sets, and data_file in "
+            "the config says where this one is expected"
+        ) from None
     except PermissionError:
         raise
-    except Exception as error:      # a broken file makes torch.load raise almost anything
+    except Exception as error:  # a broken file makes torch.load raise almost anything
         raise UserError(f"{path}: cannot be loaded safely; the images must be {FORMAT}") from error
     try:
         check_images(splits)
-    except (ValueError, RuntimeError) as error:     # RuntimeError: tensors that cannot be computed with
+    except (ValueError, RuntimeError) as error:  # RuntimeError: tensors that cannot be computed with
         raise UserError(f"{path}: {error}; the images must be {FORMAT}") from error
-    return [images.float() for images in splits]
+    return [images.detach().float() for images in splits]
 
 
 def _read_npz(path):
     """The arrays of an `.npz` as a list of float tensors; those whose names say nothing are left out."""
     with np.load(path, allow_pickle=False) as arrays:
         names = NAMES if set(arrays.files) == set(NAMES) else [f"arr_{i}" for i in range(len(arrays.files))]
-        return [torch.from_numpy(np.asarray(arrays[name], dtype=np.float32)) for name in names if name in arrays]
+        found = [arrays[name] for name in names if name in arrays]
+    if any(array.dtype.kind not in "biuf" for array in found):
+        raise ValueError("an array is not of real numbers")
+    return [torch.from_numpy(np.asarray(array, dtype=np.float32)) for array in found]
 
 
 def check_images(splits):
@@ -51,7 +60,7 @@ def check_images(splits):
             raise ValueError(f"the {name} images have shape {list(images.shape)}, not [n > 0, 1, height, width]")
         if images.shape[2:] != splits[0].shape[2:]:
             raise ValueError(f"the {name} images are of another size than the training images")
-        if not ((images >= 0) & (images <= 1)).all():   # false for NaN too
+        if not ((images >= 0) & (images <= 1)).all():  # false for NaN too
             raise ValueError(f"some {name} pixels are not in [0, 1]")
 
 
@@ -77,6 +86,10 @@ class ImageSplit:
         """What tells these images, in this order, from others."""
         return fingerprint(self._batches)
 
+    def about(self):
+        """What it holds, for the record."""
+        return {"images": self.size}
+
     @staticmethod
     def units(batch):
         """How many images the batch holds."""
@@ -90,13 +103,13 @@ class TrainingImages:
     """
 
     unit = "image"
-    units = staticmethod(ImageSplit.units)
+    units, about = staticmethod(ImageSplit.units), ImageSplit.about
 
     def __init__(self, images, batch_size, device="cpu"):
         if len(images) < 2:
             raise ValueError("batch norm needs at least 2 training images")
         self.size, self.batch_size, self.images = len(images), batch_size, images.to(device)
-        self.num_batches = -(-(self.size - 1) // batch_size)    # batch norm can't take a last batch of one: left out
+        self.num_batches = -(-(self.size - 1) // batch_size)  # batch norm can't take a last batch of one: left out
 
     @property
     def fingerprint(self):
@@ -109,11 +122,11 @@ class TrainingImages:
 
     def batch(self, order, i):
         """Batch number i of an epoch in that order: binary images [batch, 1, height, width]."""
-        return self._draw(order[i * self.batch_size:(i + 1) * self.batch_size])
+        return self._draw(order[i * self.batch_size : (i + 1) * self.batch_size])
 
     def random_batch(self, generator):
-        """A fresh batch of images drawn uniformly at random with replacement, for the inner loop."""
-        return self._draw(torch.randint(self.size, (self.batch_size,), generator=generator))
+        """A fresh batch of different images drawn uniformly at random, for the inner loop."""
+        return self._draw(torch.randperm(self.size, generator=generator)[:self.batch_size])
 
     def _draw(self, indices):
         return torch.bernoulli(self.images[indices.to(self.images.device, non_blocking=True)])

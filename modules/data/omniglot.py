@@ -17,69 +17,44 @@ import scipy.io
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from modules.data.images import NAMES, check_images
-from modules.data.archives import naming_damage
 from modules.command import UserError
+from modules.data.archives import naming_damage
+from modules.data.images import NAMES, load_images
 from modules.files import replacing
 
-SIZE = 28               # pixels, of an image as the models see it
-ORIGINAL_SIZE = 105     # pixels, of an original drawing
-ARCHIVE_LIMIT = 2**28   # bytes the images of one archive may take; the real ones take 5 million
+SIZE = 28  # pixels, of an image as the models see it
+ORIGINAL_SIZE = 105  # pixels, of an original drawing
+ARCHIVE_LIMIT = 2**28  # bytes the images of one archive may take; the real ones take 5 million
 
 
 @dataclass(frozen=True)
 class Split:
     """How the images are divided; the defaults give the published sizes."""
 
-    train_drawings: int = 15    # of each character, validation included
-    test: int = 8_070           # images
-    validation: int = 2_000     # images, taken from the training images
-    seed: int = 783435          # of the shuffles, the split and the binarisation
-
-
-# ---------------------------------------------------------------- the ready tensors
+    train_drawings: int = 15  # of each character, validation included
+    test: int = 8_070  # images
+    validation: int = 2_000  # images, taken from the training images
+    seed: int = 783435  # of the shuffles, the split and the binarisation
 
 
 def load_tensors(path):
-    """Read and check an `omniglot.pt`, without unpickling anything but tensors; returns its three tensors.
-
-    Raises UserError, naming the file, if it is not what the top of this module says.
-    """
-    try:
-        splits = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}; fetch it again") from error
-    except Exception as error:  # a broken file makes torch.load raise almost anything
-        raise UserError(f"{path}: not a file of tensors that can be loaded safely; fetch it again") from error
-    try:
-        check_tensors(splits)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}; fetch it again") from error
-    except RuntimeError as error:   # tensors that cannot be computed with, those without data for one
-        raise UserError(f"{path}: holds unusable tensors; fetch it again") from error
-    return [images.float() for images in splits]
+    """Read an `omniglot.pt`: returns its three tensors. Raises UserError, naming the file, for anything else."""
+    splits = load_images(path)
+    for name, images in zip(NAMES, splits):
+        if tuple(images.shape[2:]) != (SIZE, SIZE):
+            raise UserError(f"{path}: the {name} images have shape {list(images.shape)}, not [n, 1, {SIZE}, {SIZE}]")
+        if name != "train" and not ((images == 0) | (images == 1)).all():
+            raise UserError(f"{path}: some {name} pixels are neither 0 nor 1; fetch it again")
+    return splits
 
 
 def save_tensors(splits, path):
     """Write the three tensors to `path`. Raises UserError, naming it, if the disk refuses."""
-    with replacing(path) as temporary, open(temporary, "wb") as stream:     # torch notes a file's name, not a stream's
+    with replacing(path) as temporary, open(temporary, "wb") as stream:  # torch notes a file's name, not a stream's
         try:
             torch.save(splits, stream)
-        except RuntimeError as error:       # torch's own writer reports a full disk so
+        except RuntimeError as error:  # torch's own writer reports a full disk so
             raise OSError(str(error).splitlines()[0]) from error
-
-
-def check_tensors(splits):
-    """Raise ValueError, with the first thing that is wrong, unless `splits` are Omniglot's three tensors."""
-    check_images(splits)
-    for name, images in zip(NAMES, splits):
-        if tuple(images.shape[2:]) != (SIZE, SIZE):
-            raise ValueError(f"the {name} images have shape {list(images.shape)}, not [n, 1, {SIZE}, {SIZE}]")
-        if name != "train" and not ((images == 0) | (images == 1)).all():
-            raise ValueError(f"some {name} pixels are neither 0 nor 1")
-
-
-# ---------------------------------------------------------------- Burda's MATLAB file
 
 
 def from_mat(path, split=Split()):
@@ -93,8 +68,7 @@ def from_mat(path, split=Split()):
         raise UserError(f"{path}: not a MATLAB file that can be read; fetch it again") from error
     train, test = (mat_images(path, fields, name) for name in ("data", "testdata"))
     if len(train) <= split.validation:
-        raise UserError(f"{path}: {len(train)} training images, but {split.validation} are wanted for validation "
-                        f"alone; fetch it again")
+        raise UserError(f"{path}: {len(train)} training images, but {split.validation} are wanted for validation alone")
     return finish(train, test, split.validation, np.random.default_rng(split.seed))
 
 
@@ -105,10 +79,7 @@ def mat_images(path, fields, name):
         raise UserError(f"{path}: no numeric field {name!r} of {SIZE * SIZE} rows; fetch it again")
     if not ((data >= 0) & (data <= 1)).all():
         raise UserError(f"{path}: some values of {name!r} are not in [0, 1]; fetch it again")
-    return data.T.reshape(-1, SIZE, SIZE).transpose(0, 2, 1).astype(np.float32)     # [n, row, column]
-
-
-# ---------------------------------------------------------------- the original images
+    return data.T.reshape(-1, SIZE, SIZE).transpose(0, 2, 1).astype(np.float32)  # [n, row, column]
 
 
 def from_images(archives, split=Split()):
@@ -116,7 +87,7 @@ def from_images(archives, split=Split()):
 
     Raises UserError, naming the archive, for one that is damaged or not to be trusted.
     """
-    characters = {}     # name: [drawings, 28, 28]
+    characters = {}  # name: [drawings, 28, 28]
     for archive in archives:
         characters.update(read_characters(archive))
     rng = np.random.default_rng(split.seed)
@@ -131,7 +102,7 @@ def read_characters(archive):
     """Read the PNG images of an archive: {folder, which stands for a character: float32 [drawings, 28, 28]}."""
     characters = {}
     with naming_damage(archive), zipfile.ZipFile(archive) as opened:
-        if sum(member.file_size for member in opened.infolist()) > ARCHIVE_LIMIT:   # zipfile gives no more than these
+        if sum(member.file_size for member in opened.infolist()) > ARCHIVE_LIMIT:  # zipfile gives no more than these
             raise UserError(f"{archive}: more than {ARCHIVE_LIMIT:,} bytes of images; get it from a place you trust")
         for name in sorted(filter(is_drawing, opened.namelist())):
             drawing = reduce_area(read_drawing(archive, name, opened.read(name)), SIZE)
@@ -148,9 +119,9 @@ def read_drawing(archive, name, content):
     """Decode one PNG image into float32 [105, 105] with ink (black) = 1 and paper = 0."""
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-            if image.size != (ORIGINAL_SIZE, ORIGINAL_SIZE):    # before decoding: it may claim any size
-                raise UserError(f"{archive}: {name!r} is {image.size[0]} x {image.size[1]} pixels, "
-                                f"not {ORIGINAL_SIZE} x {ORIGINAL_SIZE}; fetch the archive again")
+            if image.size != (ORIGINAL_SIZE, ORIGINAL_SIZE):  # before decoding: it may claim any size
+                width, height = image.size
+                raise UserError(f"{archive}: {name!r} is {width} x {height} pixels, not {ORIGINAL_SIZE} squared")
             return 1.0 - np.asarray(image.convert("L"), dtype=np.float32) / 255
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{archive}: {name!r} is not a PNG image that can be read; fetch the archive again") from error
@@ -173,9 +144,9 @@ def overlaps(old, new):
 
     The unit is the length of an old part.
     """
-    left = np.arange(new)[:, None] * (old / new)    # [new, 1], where a new part begins
+    left = np.arange(new)[:, None] * (old / new)  # [new, 1], where a new part begins
     right = left + old / new
-    part = np.arange(old)[None, :]                  # [1, old], where an old part begins
+    part = np.arange(old)[None, :]  # [1, old], where an old part begins
     return np.maximum(np.minimum(right, part + 1) - np.maximum(left, part), 0).astype(np.float32)
 
 
@@ -187,13 +158,15 @@ def split_drawings(characters, split, rng):
     train, test = [], []
     for drawings in characters:
         order = rng.permutation(len(drawings))
-        train.append(drawings[order[:split.train_drawings]])
-        test.append(drawings[order[split.train_drawings:]])
+        train.append(drawings[order[: split.train_drawings]])
+        test.append(drawings[order[split.train_drawings :]])
     surplus = sum(map(len, test)) - split.test
-    spared = [index for index, drawings in enumerate(test) if len(drawings) > 1]    # may give one drawing less
+    spared = [index for index, drawings in enumerate(test) if len(drawings) > 1]  # may give one drawing less
     if not 0 <= surplus <= len(spared) or not all(map(len, test)):
-        raise ValueError(f"{sum(map(len, characters))} drawings of {len(characters)} characters cannot be split into "
-                         f"{split.train_drawings} training drawings each and {split.test} test drawings in all")
+        raise ValueError(
+            f"{sum(map(len, characters))} drawings of {len(characters)} characters cannot be split into "
+            f"{split.train_drawings} training drawings each and {split.test} test drawings in all"
+        )
     for index in rng.choice(spared, size=surplus, replace=False):
         test[index] = test[index][1:]
     return np.concatenate(train), np.concatenate(test)

@@ -7,7 +7,7 @@ import numpy as np
 from modules.command import UserError
 
 PUBLISHED_SEED = 19950927
-HELD_OUT = 2_000    # validation sentences, the last of the training file, where a published set comes with none
+HELD_OUT = 2_000  # validation sentences, the last of the training file, where a published set comes with none
 
 
 @dataclass(frozen=True)
@@ -15,47 +15,45 @@ class Recipe:
     """The paper's generator: z from a mixture of Gaussians, an LSTM with random weights, a softmax over words."""
 
     num_sentences: int = 20_000
-    length: int = 10            # tokens in a sentence, the uniform first one included
-    vocab: int = 1_000          # a word is an integer in [0, vocab)
-    embed: int = 100            # size of a word's embedding
-    hidden: int = 100           # hidden units of the LSTM
-    centres: tuple = ((2, 2), (2, -2), (-2, 2), (-2, -2))   # means of the unit Gaussians z is drawn from
-    weight_bound: float = 1.0   # every parameter but B ~ U(-weight_bound, weight_bound)
-    latent_bound: float = 5.0   # B, which ties the logits to z, ~ U(-latent_bound, latent_bound)
+    length: int = 10  # tokens in a sentence, the uniform first one included
+    vocab: int = 1_000  # a word is an integer in [0, vocab)
+    embed: int = 100  # size of a word's embedding
+    hidden: int = 100  # hidden units of the LSTM
+    centres: tuple = ((2, 2), (2, -2), (-2, 2), (-2, -2))  # means of the unit Gaussians z is drawn from
+    weight_bound: float = 1.0  # every parameter but B ~ U(-weight_bound, weight_bound)
+    latent_bound: float = 5.0  # B, which ties the logits to z, ~ U(-latent_bound, latent_bound)
 
 
 @dataclass(frozen=True)
 class Weights:
     """Parameters of the generating LSTM, float64; the gates are stacked in the order input, forget, cell, output."""
 
-    embedding: np.ndarray       # [vocab, embed]
+    embedding: np.ndarray  # [vocab, embed]
     input_to_gates: np.ndarray  # [4 * hidden, embed + nz]
     state_to_gates: np.ndarray  # [4 * hidden, hidden]
-    gate_bias: np.ndarray       # [4 * hidden]
+    gate_bias: np.ndarray  # [4 * hidden]
     latent_to_cell: np.ndarray  # [hidden, nz], W in c0 = W z
-    state_to_logits: np.ndarray   # [vocab, hidden], A in logits = A h + B z
+    state_to_logits: np.ndarray  # [vocab, hidden], A in logits = A h + B z
     latent_to_logits: np.ndarray  # [vocab, nz], B
 
 
 def generate(seed=PUBLISHED_SEED, num_sentences=None, recipe=Recipe()):
-    """Sample sentences of the synthetic set.
+    """Sample sentences of the synthetic set: an int64 array [num_sentences, recipe.length] of words.
 
-    Returns an int64 array [num_sentences, recipe.length] of words in [0, recipe.vocab). The first word of a line is
-    uniform; each of the others is drawn from the LSTM's softmax given z and the words before it. The same arguments
-    always give the same array: everything is drawn from one PCG64 generator, in float64. `num_sentences` defaults
-    to the recipe's.
+    The first word of a line is uniform, each other one is drawn from the LSTM's softmax given z and those before it.
+    The same arguments always give the same array: everything comes from one PCG64 generator, in float64.
     """
     count = recipe.num_sentences if num_sentences is None else num_sentences
     rng, weights = begin(seed, recipe)
-    z = draw_latents(rng, count, recipe.centres)        # [count, nz]
+    z = draw_latents(rng, count, recipe.centres)  # [count, nz]
     words = np.empty((count, recipe.length), dtype=np.int64)
     words[:, 0] = rng.integers(recipe.vocab, size=count)
-    cell = z @ weights.latent_to_cell.T                 # [count, hidden]
+    cell = z @ weights.latent_to_cell.T  # [count, hidden]
     state = np.tanh(cell)
     for step in range(1, recipe.length):
         inputs = np.concatenate([weights.embedding[words[:, step - 1]], z], axis=1)
         state, cell = lstm_cell(inputs, state, cell, weights)
-        logits = state @ weights.state_to_logits.T      # [count, vocab]
+        logits = state @ weights.state_to_logits.T  # [count, vocab]
         logits += z @ weights.latent_to_logits.T
         words[:, step] = sample_softmax(logits, rng)
     return words
@@ -105,33 +103,27 @@ def sigmoid(x):
 
 
 def sample_softmax(logits, rng):
-    """Draw one index per row of logits [n, vocab] from its softmax, by inverting the cumulative sum.
-
-    Overwrites `logits`: for the whole set they take 160 MB, and no second array of that size is wanted.
-    """
+    """Draw one index per row of `logits` [n, vocab], which it overwrites, from its softmax by the cumulative sum."""
     logits -= logits.max(axis=1, keepdims=True)
     cumulative = np.cumsum(np.exp(logits, out=logits), axis=1, out=logits)
-    threshold = rng.random(len(logits)) * cumulative[:, -1]     # [n]
+    threshold = rng.random(len(logits)) * cumulative[:, -1]  # [n]
     index = (cumulative <= threshold[:, None]).sum(axis=1)
-    return np.minimum(index, logits.shape[1] - 1)   # rounding may carry a threshold to the very end
+    return np.minimum(index, logits.shape[1] - 1)  # rounding may carry a threshold to the very end
 
 
-def write(path, words):
-    """Write sentences, rows of the integer array `words`, one a line with spaces between."""
-    np.savetxt(path, words, fmt="%d", newline="\n")
+def write_splits(paths, sizes):
+    """Sample the set and write it, a sentence a line, to as many files as there are `sizes`."""
+    for path, words in zip(paths, np.split(generate(), np.cumsum(sizes)[:-1])):
+        np.savetxt(path, words, fmt="%d", newline="\n")
 
 
 def hold_out_validation(train, valid, test):
-    """Where a set has no validation file of its own, make one of the last lines of its training file.
-
-    Raises UserError, naming the training file, if it is too short for that.
-    """
+    """Where a set has no validation file of its own, take it from the end of `train`; UserError if that is short."""
     if valid.exists() and (not test.exists() or valid.read_bytes() != test.read_bytes()):
         return
-    lines = train.read_bytes().splitlines(keepends=True)
+    lines = train.read_bytes().splitlines(keepends=True) if train.exists() else []
     if len(lines) <= HELD_OUT:
         raise UserError(f"{train.name} has {len(lines):,} lines, too few to hold out {HELD_OUT:,} for validation")
     train.write_bytes(b"".join(lines[:-HELD_OUT]))
     valid.write_bytes(b"".join(lines[-HELD_OUT:]))
-    print(f"synthetic: the set has no validation file of its own, so the last {HELD_OUT:,} of {len(lines):,} training "
-          f"lines are now {valid.name}", flush=True)
+    print(f"synthetic: the last {HELD_OUT:,} of {len(lines):,} training lines are now {valid.name}, which it lacked")

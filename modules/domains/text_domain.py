@@ -44,12 +44,16 @@ def read_splits(s, device, names, vocabulary=None):
 
 
 def build_vae(s, vocabulary, source=None):
-    """A text VAE with the published initialisation: weights from U(-0.01, 0.01), embeddings from U(-0.1, 0.1)."""
+    """A text VAE with the published initialisation: weights from U(-0.01, 0.01), embeddings from U(-0.1, 0.1).
+
+    What a method adds to the encoder starts as the method says.
+    """
     size, nz = len(vocabulary), methods.dimensions(s)
     encoder = LSTMEncoder(size, nz, s.ni, s.enc_nh, methods.constraints(s)) if nz else NoEncoder()
     decoder = LSTMDecoder(size, nz, s.ni, s.dec_nh, s.dec_dropout_in, s.dec_dropout_out, PRECISIONS[s.precision])
     model = methods.assemble(s, encoder, decoder)
-    for name, parameter in model.named_parameters():
+    published = (item for item in model.named_parameters() if "constraints" not in item[0])
+    for name, parameter in published:
         bound = 0.1 if "embed" in name else 0.01
         torch.nn.init.uniform_(parameter, -bound, bound)
     return model

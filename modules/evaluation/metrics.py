@@ -12,6 +12,7 @@ import torch
 
 from modules.models.gaussian import kl_to_standard_normal, log_density, log_mixture_density, reparameterize
 
+MOST_UNITS = 2**18          # words that a decoder evaluates at once, at most
 ACTIVE_VARIANCE = 0.01      # a dimension is active if its posterior mean varies at least this much (Burda et al. 2016)
 
 
@@ -99,12 +100,13 @@ def quick_look(model, split, seed):
 def importance_weighted_nll(model, split, nsamples, max_rows, seed, progress=lambda batches: batches):
     """Average importance-weighted -log p(x) over the split, in nats per sentence or image.
 
-    `max_rows` bounds the pairs of an x and a z that the decoder sees at once; `progress` wraps the batches.
+    `max_rows` bounds the pairs of an x and a z that the decoder sees at once, fewer where x is very long; `progress`
+    wraps the batches.
     """
     generator = torch.Generator(model.device).manual_seed(seed)
     with evaluation_mode(model):
-        return float(sum(model.iw_nll(x, nsamples, max_rows, generator).double().sum() for x in progress(split))
-                     ) / split.size
+        return float(sum(model.iw_nll(x, nsamples, min(max_rows, max(1, MOST_UNITS // split.units(x[:1]))),
+                                      generator).double().sum() for x in progress(split))) / split.size
 
 
 @contextmanager

@@ -42,7 +42,7 @@ class Snapshots:
     def files(self):
         """What an earlier run of this kind has left."""
         pattern = snapshot_path(self.settings["aggressive"], "*")
-        return sorted(pattern.parent.glob(pattern.name))
+        return {path: settings_of(path) for path in sorted(pattern.parent.glob(pattern.name))}
 
     def resume(self, iteration):
         """Nothing to forget: a snapshot is written again when its iteration comes again."""
@@ -72,7 +72,7 @@ class Trajectory:
 
     def files(self):
         """What an earlier run of this kind has left."""
-        return [self.path]
+        return {self.path: settings_of(self.path)} if self.path.exists() else {}
 
     def resume(self, iteration):
         """Take up the file of the interrupted run, without what came after `iteration`."""
@@ -128,6 +128,15 @@ def write_statistics(path, arrays, settings):
     """Write an `.npz` atomically, the settings inside."""
     with replacing(path) as temporary, open(temporary, "wb") as stream:
         np.savez(stream, settings=np.array(json.dumps(settings)), **arrays)
+
+
+def settings_of(path):
+    """The settings of the run that a statistics file is of, empty if it does not tell."""
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            return dict(json.loads(str(saved["settings"])))
+    except BAD_FILE:
+        return {}
 
 
 def read_statistics(path, dimensions):

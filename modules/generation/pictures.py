@@ -23,10 +23,11 @@ SCALE = 2               # pixels of the file for a pixel of an image, each way
 
 DRAWING = Group("drawing, into samples/", (
     Setting("sample_from", path, "draw images from this saved model", None),
-    Setting("num_samples", whole(1), "images from the prior", 400),
-    Setting("reconstruct", whole(1), "instead, that many test images and their reconstructions", None),
-    Setting("interpolate", whole(1), "or lines between that many pairs of test images", None),
-    Setting("steps", whole(2), "points of such a line, its ends included", 9)), of_run=False)
+    Setting("num_samples", whole(1), "images from the prior", 400, needs=("sample_from",)),
+    Setting("reconstruct", whole(1), "instead, that many test images and their reconstructions", None,
+            needs=("sample_from",)),
+    Setting("interpolate", whole(1), "or lines between that many pairs of test images", None, needs=("sample_from",)),
+    Setting("steps", whole(2), "points of such a line, its ends included", 9, needs=("interpolate",))), of_run=False)
 
 
 def check(s):
@@ -35,10 +36,10 @@ def check(s):
         s.parser.error("--momentum is that of SGD; images are trained with Adam, which has its own")
     if s.eval and s.sample_from:
         s.parser.error("--eval and --sample_from exclude each other")
-    if (s.reconstruct or s.interpolate) and not s.sample_from:
-        s.parser.error("--reconstruct and --interpolate need the model of --sample_from")
     if s.reconstruct and s.interpolate:
         s.parser.error("--reconstruct and --interpolate exclude each other")
+    if "num_samples" in s.given and (s.reconstruct or s.interpolate):
+        s.parser.error("--num_samples is for images from the prior, not --reconstruct or --interpolate")
 
 
 def draw(model, s):

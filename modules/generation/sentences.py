@@ -23,33 +23,28 @@ AS_TRAINED = ("batch_size", "label")       # besides the model: lines are read a
 
 DECODING = Group("decoding, into samples/", (
     Setting("decode_from", path, "generate sentences from this saved model", None),
-    Setting("num_samples", whole(1), "sentences from the prior", 100),
-    Setting("decode_input", path, "instead, reconstruct each line of this file", None),
-    Setting("decode_mean", switch, "from the posterior's mean, not a sample of it", False),
+    Setting("num_samples", whole(1), "sentences from the prior", 100, needs=("decode_from",)),
+    Setting("decode_input", path, "instead, reconstruct each line of this file", None, needs=("decode_from",)),
+    Setting("decode_mean", switch, "from the posterior's mean, not a sample of it", False, needs=("decode_input",)),
     Setting("interpolate", switch, "instead, sentences between the 1st and 2nd line of --decode_input, the 3rd and 4th, "
-            "...", False),
-    Setting("steps", whole(2), "points between two lines, both ends included", 9),
-    Setting("decoding_strategy", one_of("greedy", "beam", "sample"), "how words are chosen", "greedy"),
-    Setting("beam_size", whole(1), "hypotheses of beam search", 5),
-    Setting("temperature", number("[1e-6, 1e6]"), "of --decoding_strategy sample", 1.0),
-    Setting("top_k", whole(1), "sample among the K most probable words", None),
-    Setting("top_p", number("(0, 1]"), "sample among the most probable words that have this share", None),
+            "...", False, needs=("decode_input",)),
+    Setting("steps", whole(2), "points between two lines, both ends included", 9, needs=("interpolate",)),
+    Setting("decoding_strategy", one_of("greedy", "beam", "sample"), "how words are chosen", "greedy", needs=("decode_from",)),
+    Setting("beam_size", whole(1), "hypotheses of beam search", 5, needs=("decoding_strategy", "beam")),
+    Setting("temperature", number("[1e-6, 1e6]"), "of --decoding_strategy sample", 1.0, needs=("decoding_strategy", "sample")),
+    Setting("top_k", whole(1), "sample among the K most probable words", None, needs=("decoding_strategy", "sample")),
+    Setting("top_p", number("(0, 1]"), "sample among the most probable words that have this share", None,
+            needs=("decoding_strategy", "sample")),
     Setting("max_length", whole(1), "words of a sentence, at most (default: as in the longest line of --decode_input, "
-            f"else {MAX_LENGTH})", None),
+            f"else {MAX_LENGTH})", None, needs=("decode_from",)),
     Setting("encode", path, "write mean and logvar of q(z|x) for each line of this file (.npz), with the model of "
             "--load_path", None)), of_run=False)
 
 
 def check(s):
     """Refuse flags that need others, or exclude them."""
-    if s.decode_input and not s.decode_from:
-        s.parser.error("--decode_input needs the model of --decode_from")
-    if s.interpolate and not s.decode_input:
-        s.parser.error("--interpolate needs the lines of --decode_input")
-    if s.decode_mean and not s.decode_input:
-        s.parser.error("--decode_mean needs the lines of --decode_input")
-    if s.decoding_strategy != "sample" and (s.top_k or s.top_p or s.temperature != 1):
-        s.parser.error("--top_k, --top_p and --temperature belong to --decoding_strategy sample")
+    if s.decode_input and "num_samples" in s.given:
+        s.parser.error("--num_samples and --decode_input exclude each other: there is one sentence for each line")
     if s.eval and s.encode:
         s.parser.error("--eval and --encode exclude each other")
     if s.decode_from and (s.load_path or s.encode):
@@ -139,7 +134,8 @@ def generate(model, vocabulary, s, z, random, max_length):
 
 def output_path(s, kind):
     """Where the sentences go."""
-    return Path("samples", f"{s.decode_from.stem}_{s.decoding_strategy}.{kind}")
+    lines_of = f"_{s.decode_input.stem}" if s.decode_input else ""
+    return Path("samples", f"{s.decode_from.stem}_{s.decoding_strategy}{lines_of}.{kind}")
 
 
 def write_lines(path, lines):

@@ -1,4 +1,4 @@
-"""The methods of the comparison, a file each (`docs/methods.md` says how to add one), and what they come to together."""
+"""The methods of the comparison, a file each (`docs/methods.md`: how to add one), and what they come to together."""
 
 import math
 from types import SimpleNamespace
@@ -35,7 +35,7 @@ def check(s):
 
 def kl_weight(s, iteration, batches_per_epoch):
     """What multiplies the KL in outer iteration `iteration`, the first being 0."""
-    return math.prod(method.kl_weight(s, iteration, batches_per_epoch) for method in used(s))
+    return math.prod((method.kl_weight(s, iteration, batches_per_epoch) for method in used(s)), start=1.0)
 
 
 def kl_penalty(s, kl):

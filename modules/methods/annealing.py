@@ -1,5 +1,6 @@
 """KL annealing (Bowman et al. 2016), and its cyclical form (Fu et al. 2019)."""
 
+from modules.command import UserError
 from modules.methods.method import Method
 from modules.settings import Setting, number, whole
 
@@ -20,6 +21,13 @@ class Annealing(Method):
         if s.kl_start == 1 or s.warm_up == 0 or s.beta == 0:
             return ""
         return " + anneal" if s.kl_cycles == 1 else ", cyclical"
+
+    def check(self, s):
+        if s.kl_cycles > 1 and (s.kl_start == 1 or s.warm_up == 0):
+            raise UserError("--kl_cycles does nothing without --kl_start below 1 and --warm_up of an epoch at least")
+        if s.kl_start < 1 and s.warm_up == 0 and "warm_up" in s.given:
+            raise UserError("--warm_up 0 and --kl_start below 1 exclude each other: with no epoch to grow in, the KL "
+                            "weight is 1 from the start; give --warm_up N, or --beta for a weight that stays")
 
     def kl_weight(self, s, iteration, batches_per_epoch):
         return annealed_weight(iteration, batches_per_epoch, s.kl_start, s.warm_up, s.kl_cycles)

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from modules.command import UserError
 from modules.methods.method import Method
 from modules.settings import Setting, number
 
@@ -43,6 +44,10 @@ class BatchNorm(Method):
 
     def addition(self, s):
         return f", batch norm {s.bn_gamma:g}"
+
+    def check(self, s):
+        if s.bn_gamma and s.batch_size == 1:
+            raise UserError("--bn_gamma and --batch_size 1 exclude each other: one mean cannot be normalised")
 
     def constraint(self, s):
         return BatchNormMean(s.nz, s.bn_gamma)

@@ -25,14 +25,13 @@ class SemiAmortised(Method):
         return "SA-VAE"
 
     def check(self, s):
-        if self.used(s):
-            refuse = {"--bn_gamma": s.bn_gamma, "--committed_rate": s.committed_rate, "--free_bits": s.free_bits}
-            reason = "it refines its posterior for the ELBO, free of constraints"
-        else:
-            refuse, reason = {"--svi_steps": "svi_steps" in s.given}, "only --model savae refines its posterior"
+        if "svi_steps" in s.given and not self.used(s):
+            raise UserError("--svi_steps does nothing without --model savae")
+        refuse = {"--bn_gamma": s.bn_gamma, "--committed_rate": s.committed_rate, "--free_bits": s.free_bits}
         for flag, given in refuse.items():
-            if given:
-                raise UserError(f"--model {s.model} and {flag} exclude each other: {reason}")
+            if given and self.used(s):
+                raise UserError(f"--model savae and {flag} exclude each other: it refines its posterior for the ELBO, "
+                                "free of constraints")
 
     def assemble(self, s, encoder, decoder):
         return SemiAmortisedVAE(encoder, decoder, s.svi_steps, s.batch_size)

@@ -4,6 +4,7 @@ import math
 
 import torch
 
+CANCELS = 1e9       # squares over variances from which float64 no longer keeps 1e-6 of their differences
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -47,10 +48,15 @@ def log_mixture_density(z, mean, logvar, chunk=1024):
     """log of the equal mixture (1/n) sum_j N(z; mean_j, diag exp(logvar_j)): z [m, nz], mixture [n, nz] -> [m].
 
     The square is expanded so that all m * n densities come from one matrix product; float64 keeps what the expansion
-    would cancel. `chunk` points at a time, so the memory is chunk * n.
+    would cancel, but of values so large (a run that diverges) that it would not: those take the long way. `chunk`
+    points at a time, so the memory is chunk * n.
     """
     z, mean, logvar = z.double(), mean.double(), logvar.double()
     precision = (-logvar).exp()
+    largest = precision.max() * torch.maximum(mean.square().max(), z.square().max()) if mean.numel() else 0
+    if not largest < CANCELS:
+        return torch.cat([torch.logsumexp(log_density(part.unsqueeze(1), mean, logvar), dim=1)
+                          for part in z.split(16)]) - math.log(len(mean))
     features = torch.cat([precision, -2 * mean * precision], dim=1).T                 # [2 nz, n]
     constant = (mean.square() * precision + logvar + LOG_2PI).sum(dim=1)              # [n]
     parts = []

@@ -28,8 +28,8 @@ class VAE(nn.Module):
     def posterior(self, x, generator=None, kl_weight=1.0):
         """Mean and log-variance of q(z|x), [batch, nz] both: what the encoder says.
 
-        A model that infers otherwise (`modules.methods.semi_amortised`) may draw from `generator` and needs the KL weight of
-        the ELBO that it is to maximise.
+        A model that infers otherwise (`modules.methods.semi_amortised`) may draw from `generator` and needs the KL
+        weight of the ELBO that it is to maximise.
         """
         return self.encoder(x)
 

@@ -3,8 +3,22 @@
 import csv
 import io
 
-LATEX_ESCAPES = {"\\": r"\textbackslash{}", **{sign: "\\" + sign for sign in "%_&#${}"}, "~": r"\textasciitilde{}",
-                 "^": r"\textasciicircum{}"}
+LATEX_ESCAPES = {sign: "\\" + sign for sign in "%_&#${}"}
+LATEX_ESCAPES.update({"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"})
+LATEX = r"""\begin{table}
+\centering
+\footnotesize
+\setlength{\tabcolsep}{3pt}
+\caption{%s}
+\begin{tabular}{l%s}
+\hline
+%s
+\hline
+%s
+\hline
+\end{tabular}
+\end{table}
+"""
 
 
 def number(value, decimals=2):
@@ -22,23 +36,16 @@ def with_deviation(figure, decimals=2):
     return number(mean, decimals) + (f" ({number(deviation, decimals)})" if deviation is not None else "")
 
 
-def markdown(header, rows):
-    """A table of text cells, the vertical bar escaped."""
-    lines = [header, ["---"] * len(header), *rows]
+def markdown(rows):
+    """A table of dicts of text cells with the same keys, which are the header; the vertical bar escaped."""
+    lines = [rows[0], ["---"] * len(rows[0]), *map(dict.values, rows)]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
-def latex(caption, header, rows):
-    """A floating table of text cells in plain LaTeX: the first column flush left, the others right."""
-    body = [r"\begin{table}", r"\centering", r"\footnotesize", r"\setlength{\tabcolsep}{3pt}",
-            rf"\caption{{{latex_text(caption)}}}", rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\hline",
-            latex_row(header), r"\hline", *map(latex_row, rows), r"\hline", r"\end{tabular}", r"\end{table}"]
-    return "".join(f"{line}\n" for line in body)
-
-
-def latex_row(cells):
-    """One row of a LaTeX table, its cells any text."""
-    return " & ".join(map(latex_text, cells)) + r" \\"
+def latex(caption, rows):
+    """The same as a floating table in plain LaTeX: the first column flush left, the others right."""
+    header, *body = [" & ".join(map(latex_text, cells)) + r" \\" for cells in (rows[0], *map(dict.values, rows))]
+    return LATEX % (latex_text(caption), "r" * (len(rows[0]) - 1), header, "\n".join(body))
 
 
 def latex_text(text):

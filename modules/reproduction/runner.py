@@ -1,190 +1,126 @@
-"""Runs the commands of a plan, several at a time, each a process of its own that can be stopped and taken up again."""
+"""How far runs are, from their files alone; and their commands run, several at a time, each a process of its own."""
 
 import os
 import signal
-import subprocess
 import sys
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TextIO
+from contextlib import ExitStack
+from subprocess import DEVNULL, Popen
+from typing import NamedTuple
 
 from tqdm import tqdm
 
-from modules.config import REPOSITORY
-from modules.command import Interrupted, UserError
-from modules.reproduction.plan import Run
-from modules.reproduction.states import flags_to_start, last_line, locked, state_of
+from modules.command import UserError
+from modules.reports.log_reader import read_events, summarise
+from modules.settings import REPOSITORY, path, saved_settings
+from modules.training.run import LOGS
 
-POLL_SECONDS = 0.1
-INTERRUPTED = 130           # exit code of a script that has saved and stopped
+STOPPED = (130, -signal.SIGINT, -signal.SIGTERM)  # exit codes of a script that was asked to stop
+FAILED = "failed: "  # with it begins the last line of a failed run's file of errors, which says why
 
 
-@dataclass(eq=False)
-class Job:
-    """A run at work. `errors` is its standard error, locked for as long as the process lives."""
+class State(NamedTuple):
+    """Where a run stands: "finished", "failed", "unfinished" or "not run"; its `summarise`d figures; why it failed."""
 
-    run: Run
-    process: subprocess.Popen
-    errors: TextIO
-    started: float
+    kind: str
+    figures: dict
+    error: str = ""
+
+    def __str__(self):
+        return self.kind + (f": epoch {self.figures['epochs']}" if self.kind == "unfinished" else "")
+
+
+def state_of(run, logs=LOGS):
+    """The State of a run; raises UserError if its log is that of another run."""
+    log, failure = run.log(logs=logs), last_line(run.log(".err", logs))
+    try:
+        events = read_events(log) if log.is_file() else []
+    except UserError as error:
+        return State("failed", summarise([]), str(error))
+    figures = summarise(events)
+    finished = figures["nll"] is not None
+    check_as_planned(run, log, events, {"epochs", "iw_nsamples"} if finished else set())
+    if not finished and failure.startswith(FAILED):
+        return State("failed", figures, failure.removeprefix(FAILED))
+    begun = run.state.is_file() or any(event["event"] in ("report", "val") for event in events)
+    return State("finished" if finished else "unfinished" if begun else "not run", figures)
+
+
+def check_as_planned(run, log, events, figures_depend_on):
+    """Raise UserError if the log was made with other settings than planned. Passed over are settings younger than it,
+    places of files, and what may change on a resume without a change of figures."""
+    made = next((event for event in reversed(events) if event["event"] in ("run", "resume")), {})
+    free = {key for key, one in run.s.declared.items() if one.may_change or one.kind is path} - figures_depend_on
+    for name, value, ours in run.s.differences(saved_settings(made), lambda one: one.name in free):
+        mend = f"move the log, {run.model} and {run.state} to another place, or change the plan"
+        raise UserError(f"{log}: made with --{name} {value}, but the plan says {ours}; {mend}")
+
+
+def last_line(file):
+    """The last line of a text file that has something in it; "" if there is none."""
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def run_all(runs, workers):
     """Make all `runs` finished, at most `workers` at a time, and say when each starts and ends.
 
-    Returns {run id: reason} of those that failed, or were skipped because the run that they need failed. On Ctrl-C or
-    SIGTERM the runs are asked to save and stop, and when they have, raises Interrupted, with the failures already
-    named; a second one stops them at once.
+    Returns ({run id: reason} of those that failed, or were skipped because the run that they need failed, whether this
+    was stopped). Ctrl-C and SIGTERM are passed on to the runs, which save and stop; a second one stops them at once.
     """
-    with tqdm(total=len(runs), unit="run", disable=not sys.stderr.isatty()) as bar, _stop_requests() as received:
-        work = Work(runs, workers, bar)
-        try:
-            while work.jobs or (work.waiting and not received):
-                if not received:
-                    work.start()
-                work.pass_on(received)
-                bar.refresh()
-                time.sleep(POLL_SECONDS)
-                work.collect(stopping=bool(received))
-        finally:
-            work.stop()
-    if received:
-        name_failures(work.failed)
-        raise Interrupted("the same command goes on from each run's last checkpoint")
-    return work.failed
+    waiting, jobs, failed, received, stopping = list(runs), {}, {}, [], False  # jobs: {run: (process, start time)}
+    with tqdm(total=len(runs), unit="run", disable=not sys.stderr.isatty()) as bar, ExitStack() as at_the_end:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            at_the_end.callback(signal.signal, number, signal.signal(number, lambda *call: received.append(call[0])))
+        while jobs or (waiting and not stopping):
+            ready = [run for run in waiting if run.needs not in (*waiting, *jobs)]
+            for run in ready[: 0 if stopping else workers - len(jobs)]:
+                waiting.remove(run)
+                if run.needs and run.needs.id in failed:
+                    _note(failed, "skipped", run, f"needs {run.needs.id}, which failed")
+                    continue
+                _note(failed, "resumed" if run.state.is_file() else "started", run)
+                jobs[run] = _start(run, workers), time.monotonic()
+                at_the_end.callback(jobs[run][0].wait)
+                at_the_end.callback(jobs[run][0].terminate)  # for nothing, unless this command itself fails
+            time.sleep(0.1)
+            while received:
+                stopping, number = True, received.pop(0)
+                for process, _ in jobs.values() if os.name == "posix" else ():  # Windows has told them
+                    process.send_signal(number)
+            for run in [run for run, (process, _) in jobs.items() if process.poll() is not None]:
+                _end(run, *jobs.pop(run), stopping, failed)
+            bar.update(len(runs) - len(waiting) - len(jobs) - bar.n)
+    return failed, stopping
 
 
-def name_failures(failed):
-    """Print {run id: reason} on standard error, a line each."""
-    for run_id, reason in failed.items():
-        print(f"{run_id} {reason}", file=sys.stderr)
+def _start(run, workers):
+    """The process of a run, in a session of its own, so that Ctrl-C reaches it only as we pass it on."""
+    command = [sys.executable, str(REPOSITORY / run.script), *run.arguments]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    environment = {"OMP_NUM_THREADS": str(max(1, cores // workers)), **os.environ}
+    run.log().parent.mkdir(parents=True, exist_ok=True)
+    with open(run.log(".err"), "w") as errors:
+        return Popen(command, stdin=DEVNULL, stdout=DEVNULL, stderr=errors, env=environment, start_new_session=True)
 
 
-class Work:
-    """The runs that wait, those at work, and those that failed."""
-
-    def __init__(self, runs, workers, bar):
-        self.waiting, self.jobs, self.failed, self.elsewhere = list(runs), [], {}, set()
-        self.bar, self.signals_passed_on = bar, 0
-        self.workers = workers
-        threads = str(max(1, _cores() // workers))
-        self.environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
-
-    def start(self):
-        """Start what may start, in order, while there are workers."""
-        for run in list(self.waiting):
-            if len(self.jobs) == self.workers:
-                return
-            if run.needs and run.needs.id in self.failed:
-                self.waiting.remove(run)
-                self._leave(run, "skipped", f"needs {run.needs.id}, which failed")
-            elif run.needs not in (*self.waiting, *(job.run for job in self.jobs)):
-                self._launch(run)
-
-    def pass_on(self, received):
-        """Send the processes the signals that came since the last call."""
-        for number in received[self.signals_passed_on:]:
-            for job in self.jobs:
-                job.process.send_signal(number)
-        self.signals_passed_on = len(received)
-
-    def collect(self, stopping):
-        """Take note of the processes that have ended."""
-        for job in [job for job in self.jobs if job.process.poll() is not None]:
-            self.jobs.remove(job)
-            self._end(job, stopping)
-
-    def stop(self):
-        """Ask what is still at work to save and stop, and wait for it: nothing is, unless this command has failed."""
-        for job in self.jobs:
-            job.process.terminate()
-        for job in self.jobs:
-            job.process.wait()
-
-    def _launch(self, run):
-        """Start a run, unless another process is at it: then it waits, and may be finished when its turn comes."""
-        errors = locked(run.log(".err"))
-        if errors is None:
-            if run.id not in self.elsewhere:
-                self._say("waiting", run, "another process is already working on it")
-                self.elsewhere.add(run.id)
-            return
-        self.waiting.remove(run)
-        try:
-            errors.truncate(0)
-            if state_of(run).kind == "finished":
-                self._finish(run, errors, "")
-            else:
-                self._start_process(run, errors, flags_to_start(run))
-        except UserError as error:
-            self._fail(run, errors, str(error))
-
-    def _start_process(self, run, errors, more):
-        process = subprocess.Popen(
-            [sys.executable, str(REPOSITORY / run.script), *run.flags, *more], stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=errors, env=self.environment,
-            start_new_session=True)         # so that Ctrl-C reaches it once, through us
-        self.jobs.append(Job(run, process, errors, time.monotonic()))
-        self._say("resumed" if "--resume" in more else "started", run)
-
-    def _end(self, job, stopping):
-        code, took = job.process.returncode, f"after {(time.monotonic() - job.started) / 60:.1f} minutes"
-        if code == 0 and state_of(job.run).kind == "finished":
-            self._finish(job.run, job.errors, took)
-        elif stopping and code in (INTERRUPTED, -signal.SIGINT, -signal.SIGTERM):
-            _release(job.errors, remove=True)
-            self._say("stopped", job.run, took)
-        elif code < 0:
-            self._fail(job.run, job.errors, f"ended by signal {-code}")
-        elif code == 0:
-            self._fail(job.run, job.errors, f"ended, but {job.run.log()} has no test figures")
-        else:
-            self._fail(job.run, job.errors, last_line(job.run.log(".err")) or f"ended with exit code {code}")
-
-    def _finish(self, run, errors, took):
-        _release(errors, remove=True)
-        self._say("finished", run, took)
-        self.bar.update()
-
-    def _fail(self, run, errors, reason):
-        """Note a failure, and leave the reason at the end of the file of errors, where `state_of` finds it."""
-        if last_line(run.log(".err")) != reason:
-            print(reason, file=errors, flush=True)
-        _release(errors, remove=False)
-        self._leave(run, "failed", reason)
-
-    def _leave(self, run, kind, reason):
-        self.failed[run.id] = f"{kind}: {reason}"
-        self._say(kind, run, reason)
-        self.bar.update()
-
-    def _say(self, what, run, more=""):
-        tqdm.write(f"{what:9} {run.id} {more}".rstrip(), file=sys.stdout)
-        sys.stdout.flush()
+def _end(run, process, started, stopping, failed):
+    """Note how a run has ended; why it failed is left in its file of errors, for `state_of`."""
+    errors, code = run.log(".err"), process.returncode
+    finished = code == 0 and state_of(run).kind == "finished"
+    if finished or (stopping and code in STOPPED):
+        errors.unlink(missing_ok=True)
+        minutes = (time.monotonic() - started) / 60
+        return _note(failed, "finished" if finished else "stopped", run, f"after {minutes:.1f} minutes")
+    reason = f"ended by signal {-code}" if code < 0 else code and last_line(errors)
+    reason = reason or f"ended with exit code {code}, and {run.log()} has no test figures"
+    with open(errors, "a") as file:
+        print(f"\n{FAILED}{reason}", file=file)
+    _note(failed, "failed", run, reason)
 
 
-def _release(errors, remove):
-    """Give up the lock on a file of errors, and the file if nothing is to be kept in it."""
-    if remove:
-        Path(errors.name).unlink(missing_ok=True)
-    errors.close()
-
-
-@contextmanager
-def _stop_requests():
-    """Within: Ctrl-C and SIGTERM are only added to the list that is yielded."""
-    received = []
-    previous = {number: signal.signal(number, lambda signum, frame: received.append(signum))
-                for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, old in previous.items():
-            signal.signal(number, old)
-
-
-def _cores():
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+def _note(failed, what, run, more=""):
+    if what in ("failed", "skipped"):
+        failed[run.id] = f"{what}: {more}"
+    tqdm.write(f"{what:9} {run.id} {more}".rstrip(), file=sys.stdout)
+    sys.stdout.flush()

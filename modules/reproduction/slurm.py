@@ -13,23 +13,19 @@ SCRIPT = """\
 #     sbatch --gres=gpu:1 --cpus-per-task=4 --time=24:00:00 {path}
 # One task a run; a task whose run starts from another run's model makes that one first. Five minutes before the time
 # is over a run saves its state and stops. Submit it again to go on: finished runs end at once. Then the tables:
-#     {report}
+#     {command} --report {report_flags}
 runs=(
-{runs}
+    {runs}
 )
 exec {command} --runs "${{runs[SLURM_ARRAY_TASK_ID]}}"
 """
 
 
 def write_array(runs, path, command, report_flags):
-    """Write the array script for `runs`; `command` is the one that makes a run of its --runs, a list of words.
-
-    `report_flags` are what the command that makes the tables has besides.
-    """
+    """Write the array script for `runs`: `command` makes a run of its --runs, and the tables, with `report_flags`."""
     needed = {run.needs for run in runs}
-    listed = [f"    {shlex.quote(run.id)}" for run in runs if run not in needed]
+    listed = [shlex.quote(run.id) for run in runs if run not in needed]
+    words = {"command": shlex.join(command), "report_flags": shlex.join(report_flags), "path": shlex.quote(str(path))}
     with replacing(path) as temporary:
-        temporary.write_text(SCRIPT.format(last=len(listed) - 1, path=shlex.quote(str(path)), runs="\n".join(listed),
-                                           command=shlex.join(command),
-                                           report=shlex.join([*command, "--report", *report_flags])))
+        temporary.write_text(SCRIPT.format(last=len(listed) - 1, runs="\n    ".join(listed), **words))
     print(f"wrote {path}: an array of {len(listed)} tasks")

@@ -1,6 +1,9 @@
 """The one checkpoint format: a dict of tensors and plain values, written atomically, never unpickled."""
 
+import io
 import pickle
+import zipfile
+from pathlib import Path
 
 import torch
 
@@ -12,11 +15,10 @@ FORMAT = "lagging-vae checkpoint 1"
 
 def save_checkpoint(path, content):
     """Write `content` (tensors, numbers, strings, lists, dicts) to `path`, atomically."""
+    buffer = io.BytesIO()       # torch's own writer has no clear words for a full disk
+    torch.save({"format": FORMAT, **content}, buffer)
     with replacing(path) as temporary:
-        try:
-            torch.save({"format": FORMAT, **content}, temporary)
-        except RuntimeError as error:           # torch's own writer reports a full disk so
-            raise OSError(str(error).splitlines()[0]) from error
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load_checkpoint(path, domain):
@@ -83,7 +85,14 @@ def _listed(names, at_most=4):
 
 def _load_safely(path):
     """What is in a file of `torch.save`, on the CPU, or a UserError that says what is wrong with it."""
+    if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
+        raise UserError(f"{path}: a pipe or a device, not a checkpoint file")
     try:
+        if zipfile.is_zipfile(path):            # torch does not look at the checksums
+            with zipfile.ZipFile(path) as archive:
+                broken = archive.testzip()
+            if broken:
+                raise ValueError(f"the checksum of {broken} is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint") from None

@@ -6,6 +6,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -56,8 +57,8 @@ class Observer:
         """Training goes on after that many outer iterations."""
 
     def files(self):
-        """What earlier runs have left in the place of its files."""
-        return []
+        """What earlier runs have left in the place of its files: {path: the record of their settings}."""
+        return {}
 
 
 class Trainer:
@@ -92,6 +93,8 @@ class Trainer:
         """Train to the end, from wherever `progress` stands; raises Interrupted after saving if asked to stop."""
         if self.progress.iteration == 0:
             self.observer("start", self)
+            if self.lone_batches and self.s.aggressive:
+                self.records.say("validation batches hold one x each, so mi is 0: mi_agg ends the aggressive phase")
         with _stop_requests() as stop_requested:
             while not self.progress.finished:
                 self._train_epoch(stop_requested)
@@ -101,6 +104,11 @@ class Trainer:
                 self._end_epoch()
                 if stop_requested():
                     self._stop()
+
+    @cached_property
+    def lone_batches(self):
+        """Whether every validation batch holds one x, so that `mi`, mixed over the batch, is 0 whatever z says."""
+        return all(len(x) == 1 for x in self.splits["val"])
 
     @property
     def out_of_iterations(self):
@@ -154,14 +162,14 @@ class Trainer:
         """Validation, the end of the aggressive phase, the best model, learning-rate decay, the checkpoint."""
         p, started = self.progress, time.monotonic()
         val = metrics.evaluate(self.model, self.splits["val"], self.s.seed)
-        was_aggressive = p.phase.active
+        was_aggressive, mi = p.phase.active, val.mi_agg if self.lone_batches else val.mi
+        self._check_finite(val.loss + val.mi + val.mi_agg)
         if was_aggressive:
-            self.records.say(f"pre mi:{p.phase.best:.4f}. cur mi:{val.mi:.4f}")
-            if not p.phase.update(val.mi):
+            self.records.say(f"pre mi:{p.phase.best:.4f}. cur mi:{mi + 0.0:.4f}")
+            if not p.phase.update(mi):
                 self.records.write("aggressive phase ends", epoch=p.epoch)
         weight = self.kl_weight(p.iteration - 1)
         self.records.say(f"kl weight {weight:.4f}")
-        self._check_finite(val.loss)
         self.records.write("val", **val.as_dict(), epoch=p.epoch, iteration=p.iteration, kl_weight=weight, lr=p.decay.lr,
                            aggressive=was_aggressive, encoder_steps=p.encoder_steps,
                            seconds=round(p.seconds + time.monotonic() - started, 2))
@@ -200,6 +208,7 @@ class Trainer:
         reconstruction, kl = (float(reported[name]) / reported["count"] for name in ("reconstruction", "kl"))
         self._check_finite(reconstruction + kl)
         mi, au = metrics.quick_look(self.model, self.splits["val"], self.s.seed)
+        self._check_finite(mi)
         self.records.write("report", epoch=p.epoch, iteration=p.iteration, loss=reconstruction + kl,
                            reconstruction=reconstruction, kl=kl, mi=mi, active_units=au, encoder_steps=p.encoder_steps,
                            seconds=round(seconds, 2))
@@ -207,8 +216,8 @@ class Trainer:
 
     def _check_finite(self, loss):
         if not math.isfinite(loss):
-            raise UserError(f"the loss became {loss} in epoch {self.progress.epoch}: training diverged; "
-                            "start again with another --seed or a gentler setting")
+            raise UserError(f"training diverged: loss or mutual information became {loss} in epoch "
+                            f"{self.progress.epoch}; start again with another --seed or a gentler setting")
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -228,8 +237,16 @@ class Trainer:
 
     def resume(self, content):
         """Take up the state that `save` wrote (`content`, as `load_checkpoint` returns it)."""
-        training = content["training"]
-        self.model.load_state_dict(content["model"])
+        try:
+            self._take_up(content["training"], content["model"])
+        except (AttributeError, KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            what = " ".join(str(error).split())[:200]
+            raise UserError(f"{self.state_path}: damaged ({type(error).__name__}: {what}); start again with --overwrite"
+                            ) from None
+        self.observer.resume(self.progress.iteration)
+
+    def _take_up(self, training, weights):
+        self.model.load_state_dict(weights)
         self.progress = Progress.from_dict(training["progress"])
         self.progress.finished = self.progress.decay.exhausted or self.progress.epoch >= self.s.epochs
         self.progress.tested &= self.progress.finished
@@ -242,7 +259,6 @@ class Trainer:
         if training["cuda_rng"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(training["cuda_rng"], self.device)
         self.records.rewind(training["records"])
-        self.observer.resume(self.progress.iteration)
 
     def _stop(self):
         self.save()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import platform
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import numpy
 import torch
 from tqdm import tqdm
 
-from modules.command import UserError, os_complaint
+from modules.command import UserError, note, os_complaint
 from modules.evaluation.metrics import perplexity
 from modules.settings import REPOSITORY
 
@@ -34,16 +35,31 @@ LINES = {       # what people and notebooks read of an event, made of the event
 
 def lines_of(event, words):
     """The lines of an event, if it has any; `words` tells whether perplexities stand there."""
-    told = dict(event, split=event["event"].upper(), ppl="")
+    told = {name: _rounded(value) for name, value in event.items()} | {"split": event["event"].upper(), "ppl": ""}
+    if event["event"] == "data":
+        return ["data: " + "; ".join(f"{name} {_described(its)}" for name, its in event["splits"].items())
+                + (f"; vocabulary {event['vocabulary']:,}" if words else "")]
     if event["event"] in ("val", "test"):
         if words:
             told["ppl"] = f", ppl: {perplexity(event['loss'], SimpleNamespace(**event)):.4f}"
-        told.update({name: round(event[name], 4) + 0.0 for name in ("mi_agg", "kl_agg")})       # no "-0.0000"
     elif event["event"] == "optimum":
         told["share"] = round(100 * event["share"])
     elif event["event"] == "iw" and words:
         told["ppl"] = f", iw ppl: {math.inf if event['ppl'] is None else event['ppl']:.4f}"
     return LINES[event["event"]].format(**told).splitlines() if event["event"] in LINES else []
+
+
+def _rounded(value):
+    """A number as its line shows it: what rounds to 0 is 0, not "-0.0000"."""
+    return 0.0 if isinstance(value, float) and abs(value) < 5e-5 else value
+
+
+def _described(its):
+    """What a split holds, in words."""
+    if "images" in its:
+        return f"{its['images']:,} images"
+    lengths = f"{its['shortest']} to {its['longest']}" if its["shortest"] < its["longest"] else f"{its['longest']}"
+    return f"{its['sentences']:,} sentences of {lengths} words, {its['words']:,} in all, {its['unk']:.2%} <unk>"
 
 
 class Printer:
@@ -54,8 +70,11 @@ class Printer:
 
     def say(self, line):
         """Print a line."""
-        tqdm.write(line, file=sys.stdout)
-        sys.stdout.flush()
+        try:
+            tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
+        except BrokenPipeError:             # who reads has seen enough: the run goes on without it
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")
 
     def write(self, event, **values):
         """Print the lines of an event."""
@@ -85,21 +104,26 @@ class Records(Printer):
     def write(self, event, **values):
         """Print and log the lines of an event, and append it as one JSON object."""
         super().write(event, **values)
-        self._append(1, json.dumps({"event": event, **values}))
+        self._append(1, json.dumps(_strict({"event": event, **values}), allow_nan=False))
 
     def positions(self):
         """Sizes of the two files in bytes, for a checkpoint."""
         return [file.tell() for file in self._files]
 
     def rewind(self, positions):
-        """Forget what was written after these positions; a file that is shorter stays as it is."""
+        """Forget what was written after these positions; a file that is shorter stays as it is, and is told of."""
         for file, path, position in zip(self._files, self.paths, positions):
             if position < path.stat().st_size:
                 file.truncate(position)
+            elif position > path.stat().st_size:
+                note(f"{path}: shorter than when the run was saved; what it lacks is not written again")
             file.seek(0, 2)
 
     def close(self):
-        """Close both files."""
+        """Close both files, and tell if one is no longer where it was."""
+        for path in self.paths:
+            if not path.exists():
+                note(f"{path}: removed while the run went on; its records are lost")
         for file in self._files:
             file.close()
 
@@ -109,6 +133,12 @@ class Records(Printer):
         except OSError as error:
             raise UserError(f"cannot write {os_complaint(error, self.paths[which])}; then go on with "
                             "--resume") from error
+
+
+def _strict(event):
+    """An event without what JSON does not know: numbers that are not finite become null."""
+    return {name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in event.items()}
 
 
 def environment():

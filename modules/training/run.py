@@ -1,5 +1,6 @@
 """A run from its first checkpoint to the test of its best model, and where its files are."""
 
+import json
 import math
 import sys
 from contextlib import contextmanager, suppress
@@ -10,8 +11,9 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from modules import methods
-from modules.command import Interrupted, UserError
+from modules.command import Interrupted, UserError, note
 from modules.evaluation import metrics, optimum
+from modules.files import clear_leftovers, replacing
 from modules.settings import saved_settings
 from modules.training.checkpoint import load_checkpoint
 from modules.training.loop import Observer, Trainer, state_path
@@ -54,6 +56,8 @@ def train_and_test(run_id, beginning, s, recipe, observer=Observer()):
     if starts:
         methods.begin(s, model, description)
     with _held(best):
+        for path in (best, state_path(best)):
+            clear_leftovers(path)
         saved = None if starts else _saved_state(best, description, s)
         if starts:
             _make_room(run_id, observer, s)
@@ -85,6 +89,7 @@ def _train_from(trainer, saved, run_id):
     s, records = trainer.s, trainer.records
     if saved is None:
         records.write("run", id=run_id, args=s.record(), **environment())
+        records.write("data", **read_in(trainer.splits, trainer.description.get("vocabulary")))
         trainer.save()
     else:
         trainer.resume(saved)
@@ -97,6 +102,18 @@ def _train_from(trainer, saved, run_id):
         _test_the_best(trainer, s)
     else:
         print(f"stopped after {trainer.progress.iteration} iterations; --resume with more of them goes on from here")
+
+
+def read_in(splits, vocabulary=None):
+    """The event that tells what was read: {"splits": {name: what it holds}, "vocabulary": its size or None}; what looks
+    wrong is remarked on."""
+    told = {name: split.about() for name, split in splits.items()}
+    for name, its in told.items():
+        if its.get("unk", 0) > 0.5:
+            note(f"{its['unk']:.0%} of the words of the {name} split are <unk>: is it the text that the vocabulary is of?")
+        if its.get("sentences", 2) == 1:
+            note(f"the {name} split is one single line; sentences stand on lines of their own")
+    return {"splits": told, "vocabulary": vocabulary and len(vocabulary)}
 
 
 def _test_the_best(trainer, s):
@@ -157,15 +174,33 @@ def _make_room(run_id, observer, s):
             if s.resume:
                 raise UserError(f"{state_path(best)}: the state to go on from is missing; put it back, or start again "
                                 "with --overwrite")
+            for name, its_own, ours in s.differences(_record_of(log)):
+                raise UserError(f"{there[0]}: a run of this name was made with {name} = {its_own}, this one has {ours}; "
+                                "--jobid N gives this one another name")
             goes_on = "--resume goes on with it, " if state_path(best).exists() else ""
             raise UserError(f"{there[0]}: this run has been made before; {goes_on}--overwrite starts it again, "
                             "--jobid N gives this one another name")
-        for path in statistics:
-            if path.exists():
-                raise UserError(f"{path}: statistics of an earlier run; --overwrite replaces them, or move them to "
-                                "another place first")
-    for path in (*there, *statistics):
+    for path, saved in statistics.items():
+        for name, its_own, ours in s.differences(saved):
+            raise UserError(f"{path}: statistics of a run with {name} = {its_own}, not {ours}; move them to another "
+                            "place first")
+        if not s.overwrite:
+            raise UserError(f"{path}: statistics of an earlier run; --overwrite replaces them, or move them to another "
+                            "place first")
+    removed = [*there, *statistics]
+    for folder in {path.parent for path in removed}:
+        with replacing(folder / f"{run_id}.probe") as temporary:       # refused before anything is removed, not after
+            temporary.touch()
+        (folder / f"{run_id}.probe").unlink()
+    for path in removed:
         path.unlink(missing_ok=True)
+
+
+def _record_of(log):
+    """The settings that the JSON lines of a run begin with, empty if there are none to be read."""
+    with suppress(OSError, ValueError, AttributeError, StopIteration), open(log, encoding="utf-8") as lines:
+        return saved_settings(json.loads(next(lines)))
+    return {}
 
 
 def _has_trained(log):
