@@ -1,6 +1,6 @@
 """Compute the numbers of `KNOWN` in `modules/evaluation/optimum.py` again, in both ways, and compare the two.
 
-    python benchmarks/yardstick.py                      # validation and test, about 40 minutes on one CPU core
+    python benchmarks/yardstick.py                      # validation and test, about 25 minutes on one CPU core
     python benchmarks/yardstick.py --sentences 100      # the first 100 of each, about 2 minutes
 
 The published set is sampled anew; nothing is read but the code. `drawn z` is a third estimate of the information, which
