@@ -90,9 +90,10 @@ def test_log_likelihood_is_that_of_the_code_that_draws(published):
 def test_the_two_ways_agree(published):
     words, _, generator = published
     words = torch.from_numpy(words[TEST][:24])
-    finer, coarser = (torch.stack(quadrature(generator, words, step)) for step in (optimum.STEP, 2 * optimum.STEP))
-    np.testing.assert_allclose(coarser.mean(dim=1), finer.mean(dim=1), atol=0.002)
-    sampled = torch.stack(importance(generator, words)) - finer
+    coarser = torch.stack(quadrature(generator, words, 2 * optimum.STEP))
+    finer = torch.stack(quadrature(generator, words[:8]))
+    np.testing.assert_allclose(coarser[:, :8].mean(dim=1), finer.mean(dim=1), atol=0.004)
+    sampled = torch.stack(importance(generator, words)) - coarser
     # by sampling, one sentence's figures have standard deviations of about 0.03 and 0.05
     assert (sampled.mean(dim=1).abs() < 0.03).all() and (sampled.abs() < 0.3).all()
 
