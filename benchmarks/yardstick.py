@@ -38,7 +38,7 @@ def main():
     torch.set_num_threads(1)
     recipe = synthetic.Recipe()
     words, drawn = synthetic.generate(), drawn_latents(recipe)
-    fingerprints = identify(words)
+    fingerprints = identify()
     generator = optimum.Generator(synthetic.begin()[1], recipe.centres)
     for split in args.splits:
         print(f"{split}: file, fingerprint: {', '.join(fingerprints[split])}", flush=True)
@@ -120,13 +120,13 @@ def drawn_latents(recipe):
     return synthetic.draw_latents(synthetic.begin()[0], recipe.num_sentences, recipe.centres)
 
 
-def identify(words):
-    """{split: (SHA-256 of its file, its fingerprint with the vocabulary of the training file)}."""
+def identify():
+    """{split: (SHA-256 of its file, its fingerprint with the vocabulary of the training file)} of the published set."""
     vocabulary, found = None, {}
     with tempfile.TemporaryDirectory() as folder:
-        for split, rows in SPLITS.items():
-            path = Path(folder, f"{split}.txt")
-            synthetic.write(path, words[rows])
+        paths = [Path(folder, f"{split}.txt") for split in SPLITS]
+        synthetic.write_splits(paths, (16_000, 2_000, 2_000))
+        for split, path in zip(SPLITS, paths):
             corpus, vocabulary = read_corpus(path, vocabulary)
             found[split] = hashlib.sha256(path.read_bytes()).hexdigest(), TextSplit(corpus, 16).fingerprint
     return found
