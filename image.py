@@ -25,7 +25,7 @@ def main():
     s = settle(parse((*IMAGE.groups, ORDERS, pictures.DRAWING), __doc__))
     pictures.check(s)
     torch.manual_seed(s.seed)
-    device = prepare_device()
+    device = prepare_device(s.tf32)
     if s.eval:
         model, _, s = IMAGE.load(s.load_path, s, device)
         splits, _ = IMAGE.read(s, device, ("test",))

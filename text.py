@@ -25,7 +25,7 @@ def main():
     s = settle(parse((*TEXT.groups, ORDERS, sentences.DECODING), __doc__))
     sentences.check(s)
     torch.manual_seed(s.seed)
-    device = prepare_device()
+    device = prepare_device(s.tf32)
     if s.eval:
         model, vocabulary, s = TEXT.load(s.load_path, s, device)
         splits, _ = TEXT.read(s, device, ("test",), vocabulary)

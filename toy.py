@@ -40,7 +40,7 @@ SPACE = Group("posterior mean space", (
 def main():
     s = check(settle(parse((SPACE, *TEXT.groups, ORDERS), __doc__, dataset="synthetic", preferred={"nz": 1})))
     torch.manual_seed(s.seed)
-    device = prepare_device()
+    device = prepare_device(s.tf32)
     beginning = TEXT.begin(s, device)
     recipe = TOY if s.optim == "sgd" else dataclasses.replace(TOY, optimiser="adam", lr=1e-3)
     observer = observe(s, beginning, device)

@@ -22,6 +22,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.bench_text import load_into_textbook  # noqa: E402
+from benchmarks.contest import DEVICE, begin, wait  # noqa: E402
 from benchmarks.textbook import TextbookVAE, textbook_beam_search  # noqa: E402
 from modules.generation import search as generation  # noqa: E402
 from modules.data.corpus import Vocabulary  # noqa: E402
@@ -39,10 +40,9 @@ def main():
     parser.add_argument("--part", type=int, default=20, help="sentences that are searched or generated one by one")
     args = parser.parse_args()
     model, textbook, vocabulary = make_models()
-    z = torch.randn(args.sentences, NZ, generator=torch.Generator().manual_seed(1))
+    z = torch.randn(args.sentences, NZ, generator=torch.Generator().manual_seed(1)).to(DEVICE)
     part = torch.arange(0, args.sentences, max(1, args.sentences // args.part))
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {args.sentences} sentences, {len(part)} of "
-          "them one by one")
+    begin(f"{args.sentences} sentences, {len(part)} of them one by one")
 
     def textbook_search(together):
         return [textbook_beam_search(textbook, row, BEAM, MAX_LENGTH, together) for row in z[part]]
@@ -77,8 +77,10 @@ def take_turns(contestants):
     results, seconds = {}, {name: [] for name in contestants}
     for _ in range(TURNS):
         for name, run in contestants.items():
+            wait()
             start = time.perf_counter()
             results[name] = run()
+            wait()
             seconds[name].append(time.perf_counter() - start)
     return results, {name: statistics.median(times) for name, times in seconds.items()}
 
@@ -88,12 +90,12 @@ def make_models():
     torch.manual_seed(0)
     vocabulary = Vocabulary([*Vocabulary().words, *(f"word{i}" for i in range(4, VOCABULARY))])
     config = {"nz": NZ, "ni": NI, "enc_nh": NH, "dec_nh": NH, "dec_dropout_in": 0.5, "dec_dropout_out": 0.5}
-    model = build_vae(TEXT.settings(**config), vocabulary).eval()
+    model = build_vae(TEXT.settings(**config), vocabulary).to(DEVICE).eval()
     with torch.no_grad():
         for name, parameter in model.decoder.named_parameters():
             parameter *= EMBEDDING_SCALE if "embed" in name else SCALE
         model.decoder.pred_linear.weight[vocabulary.eos] *= END_SCALE
-    textbook = TextbookVAE(VOCABULARY, NZ, NI, NH).eval()
+    textbook = TextbookVAE(VOCABULARY, NZ, NI, NH).to(DEVICE).eval()
     load_into_textbook(textbook, model)
     return model, textbook, vocabulary
 

@@ -28,7 +28,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.contest import compare, make_trainer, project_rows, seconds_per_step, textbook_runs  # noqa: E402
+from benchmarks.contest import (  # noqa: E402
+    DEVICE,
+    begin,
+    compare,
+    make_trainer,
+    project_rows,
+    seconds_per_step,
+    textbook_runs,
+)
 from benchmarks.textbook import textbook_step  # noqa: E402
 from benchmarks.textbook_image import TextbookImageVAE  # noqa: E402
 from modules.models.decoders.pixelcnn import PixelCNNDecoder  # noqa: E402
@@ -50,7 +58,7 @@ class Images:
 
     def __init__(self, count, batch_size):
         images = (torch.rand(count, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) < INK).float()
-        self.size, self.batches = count, images.split(batch_size)
+        self.size, self.batches = count, images.to(DEVICE).split(batch_size)
         self.num_batches = len(self.batches)
 
     def __iter__(self):
@@ -72,7 +80,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=120, help="for the steps, once both sides are seen to agree")
     parser.add_argument("--passes", type=int, default=2, help="pixels of the textbook's sampling that are timed")
     args = parser.parse_args()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    begin()
     check_agreement()
     compare_training(args.seconds)
     compare_sampling(args.passes)
@@ -91,7 +99,7 @@ def compare_training(seconds):
 def compare_sampling(passes):
     """Print the time that 400 images take."""
     model, textbook = project_model().eval(), textbook_model().eval()
-    z, uniform = torch.randn(SAMPLES, NZ), torch.rand(SIDE * SIDE, SAMPLES)
+    z, uniform = torch.randn(SAMPLES, NZ, device=DEVICE), torch.rand(SIDE * SIDE, SAMPLES, device=DEVICE)
     naive = statistics.median(seconds_per_step(lambda count: textbook.sample(z, uniform, count), passes)
                               for _ in range(2)) * SIDE * SIDE
     ours = statistics.median(seconds_per_step(lambda count: model.decoder.sample(z), 1) for _ in range(3))
@@ -103,7 +111,7 @@ def flops(encoder_passes, decoder_passes, count=BATCH):
     """FLOPs in (the encoder, the decoder) for `count` images: 1 pass = forward, 2 or 3 = with gradients."""
     model = project_model().eval()
     with FlopCounterMode(display=False) as counter:
-        model.encoder(torch.zeros(count, 1, SIDE, SIDE))
+        model.encoder(torch.zeros(count, 1, SIDE, SIDE, device=DEVICE))
     kernels = [getattr(layer, "mask", layer.weight).count_nonzero() for layer in model.decoder.main.modules()
                if isinstance(layer, torch.nn.Conv2d)]
     decoder = 2 * count * (SIDE * SIDE * int(sum(kernels)) + model.decoder.z_transform[0].weight.numel())
@@ -116,8 +124,9 @@ def project_model(precision="float32", side=SIDE):
     """The image VAE of the published sizes, which starts with the same weights at every call."""
     torch.manual_seed(0)
     img_size = [1, side, side]
-    return VAE(ResNetEncoder(NZ, img_size, ENC_LAYERS),
-               PixelCNNDecoder(NZ, img_size, KERNELS, [CHANNELS] * len(KERNELS), PLANES, PRECISIONS[precision]))
+    encoder = ResNetEncoder(NZ, img_size, ENC_LAYERS)
+    decoder = PixelCNNDecoder(NZ, img_size, KERNELS, [CHANNELS] * len(KERNELS), PLANES, PRECISIONS[precision])
+    return VAE(encoder, decoder).to(DEVICE)
 
 
 def project_trainer(split, inner_clip, precision, recipe=RECIPE):
@@ -126,7 +135,7 @@ def project_trainer(split, inner_clip, precision, recipe=RECIPE):
 
 def textbook_model(side=SIDE):
     """The textbook's model, with the weights of `project_model`."""
-    model = TextbookImageVAE(NZ, side, side, ENC_LAYERS, KERNELS, CHANNELS, PLANES)
+    model = TextbookImageVAE(NZ, side, side, ENC_LAYERS, KERNELS, CHANNELS, PLANES).to(DEVICE)
     model.load_state_dict(project_model(side=side).state_dict())
     return model
 
@@ -152,10 +161,10 @@ def check_agreement():
 @torch.no_grad()
 def check_evaluation(x):
     """Assert that likelihoods given z are the same, and samples of small images."""
-    z = torch.randn(len(x), NZ)
+    z = torch.randn(len(x), NZ, device=DEVICE)
     torch.testing.assert_close(project_model().eval().decoder.reconstruction(x, z.unsqueeze(1)).squeeze(1),
                                textbook_model().eval().reconstruction(x, z), rtol=1e-5, atol=1e-3)
-    uniform = torch.rand(64, len(z), generator=torch.Generator().manual_seed(1))
+    uniform = torch.rand(64, len(z), generator=torch.Generator().manual_seed(1)).to(DEVICE)
     images, probabilities = project_model(side=8).eval().decoder.sample(z, torch.Generator().manual_seed(1))
     expected, expected_probabilities = textbook_model(side=8).eval().sample(z, uniform)
     assert torch.equal(images, expected)

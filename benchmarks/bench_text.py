@@ -33,7 +33,15 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.contest import compare, make_trainer, peak_memory, project_rows, textbook_runs  # noqa: E402
+from benchmarks.contest import (  # noqa: E402
+    DEVICE,
+    begin,
+    compare,
+    make_trainer,
+    peak_memory,
+    project_rows,
+    textbook_runs,
+)
 from benchmarks.textbook import TextbookVAE, textbook_read, textbook_step  # noqa: E402
 from modules.data.corpus import Corpus, TextSplit, read_corpus  # noqa: E402
 from modules.domains.text_domain import TEXT, build_vae  # noqa: E402
@@ -80,7 +88,7 @@ def main():
     parser.add_argument("--sizes", nargs="+", choices=[*SIZES, "corpus"], default=[*SIZES, "corpus"])
     parser.add_argument("--seconds", type=float, default=60, help="for each size, once both sides are seen to agree")
     args = parser.parse_args()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    begin()
     for name in args.sizes:
         if name == "corpus":
             compare_reading()
@@ -92,8 +100,8 @@ def main():
 
 def compare_training(name, size, seconds):
     """Print the table of one size."""
-    split = TextSplit(made_up_corpus(size, BATCHES * size.batch), size.batch)
-    few = TextSplit(made_up_corpus(size, size.iw_sentences), size.batch)
+    split = TextSplit(made_up_corpus(size, BATCHES * size.batch), size.batch, DEVICE)
+    few = TextSplit(made_up_corpus(size, size.iw_sentences), size.batch, DEVICE)
     check_agreement(size, next(iter(split))[:4])
     textbook = textbook_runs(textbook_model(size, DROPOUT), partial(torch.optim.SGD, lr=RECIPE.lr), RECIPE.clip_norm,
                              [x.long() for x in split], next(iter(few)).long(), size.iw_samples)
@@ -133,13 +141,13 @@ def project_trainer(size, split, clip, precision, dropout, recipe=RECIPE):
     torch.manual_seed(0)
     config = {"nz": size.nz, "ni": size.ni, "enc_nh": size.nh, "dec_nh": size.nh, "dec_dropout_in": dropout,
               "dec_dropout_out": dropout}
-    model = build_vae(TEXT.settings(**config, precision=precision), range(size.vocab))
+    model = build_vae(TEXT.settings(**config, precision=precision), range(size.vocab)).to(DEVICE)
     return make_trainer(model, split, recipe, clip)
 
 
 def textbook_model(size, dropout):
     """The textbook's model, with the weights of `project_trainer`."""
-    model = TextbookVAE(size.vocab, size.nz, size.ni, size.nh, dropout)
+    model = TextbookVAE(size.vocab, size.nz, size.ni, size.nh, dropout).to(DEVICE)
     load_into_textbook(model, project_trainer(size, None, "joint", "float32", dropout).model)
     return model
 

@@ -13,11 +13,13 @@ import torch
 
 from benchmarks.textbook import textbook_step
 from modules.evaluation.metrics import evaluation_mode, importance_weighted_nll
+from modules.models.layers.precision import allow_tf32
 from modules.training.algorithm import optimise_encoder
 from modules.domains.text_domain import TEXT
 from modules.training.loop import Trainer
 
 TURN = 0.1              # seconds that one contestant computes before the next has its turn, at least one step
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")      # CUDA_VISIBLE_DEVICES= hides a GPU
 PEAK_SIZE = 2048        # of the square matrices whose product gives the rate "of peak"
 IW_ROWS = 2048          # pairs of an x and a z at once, as the commands' default
 
@@ -53,14 +55,29 @@ def take_turns(contestants, seconds):
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def begin(*more):
+    """Switch TF32 off for both sides, and print what the figures depend on, in one line."""
+    allow_tf32(False)
+    card = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{torch.get_num_threads()} threads"
+    print(f"torch {torch.__version__}, {card}", *more, sep=", ")
+
+
+def wait():
+    """Let a GPU finish what it was asked for."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
 def seconds_per_step(run, count):
+    wait()
     start = time.perf_counter()
     run(count)
+    wait()
     return (time.perf_counter() - start) / count
 
 
 def square_product(dtype, count):
-    a, b = torch.ones(2, PEAK_SIZE, PEAK_SIZE, dtype=dtype)
+    a, b = torch.ones(2, PEAK_SIZE, PEAK_SIZE, dtype=dtype, device=DEVICE)
     for _ in range(count):
         a @ b
 

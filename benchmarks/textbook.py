@@ -23,12 +23,12 @@ class TextbookELBO(nn.Module):
         weights = []
         for _ in range(0, nsamples, chunk):
             mean, logvar = self.encode(x)
-            noise = torch.randn(chunk, mean.size(-1))
+            noise = torch.randn(chunk, mean.size(-1), device=mean.device)
             z = mean + noise * (0.5 * logvar).exp()
             log_ratio = -0.5 * (z.pow(2) - noise.pow(2) - logvar).sum(-1)
             weights.append(log_ratio - self.reconstruction(x.expand(chunk, *x.shape[1:]), z))
         weights = torch.cat(weights)
-        return -(torch.logsumexp(weights, 0) - torch.log(torch.tensor(float(len(weights)))))
+        return -(torch.logsumexp(weights, 0) - torch.log(torch.tensor(float(len(weights)), device=mean.device)))
 
 
 class TextbookVAE(TextbookELBO):
@@ -136,7 +136,7 @@ def textbook_beam_search(model, z, beam_size, max_length, together=True):
 
 def textbook_next_words(model, z, hypotheses):
     """Log-probabilities of the next word [hypotheses, vocab], and the states after the last one."""
-    last = torch.tensor([[hypothesis.words[-1]] for hypothesis in hypotheses])
+    last = torch.tensor([[hypothesis.words[-1]] for hypothesis in hypotheses], device=z.device)
     hidden = torch.cat([hypothesis.state[0] for hypothesis in hypotheses], dim=1)
     cell = torch.cat([hypothesis.state[1] for hypothesis in hypotheses], dim=1)
     source = torch.cat([model.dec_embed(last), z.expand(len(hypotheses), 1, -1)], dim=-1)

@@ -31,7 +31,7 @@ class TextbookImageVAE(TextbookELBO):
     @torch.no_grad()
     def sample(self, z, uniform, passes=None):
         """One pass of the whole network for each pixel, `passes` pixels at most: images and probabilities."""
-        x = torch.zeros(len(z), 1, self.decoder.height, self.decoder.width, dtype=z.dtype)
+        x = torch.zeros(len(z), 1, self.decoder.height, self.decoder.width, dtype=z.dtype, device=z.device)
         probabilities = torch.zeros_like(x)
         for i in range(self.decoder.height * self.decoder.width if passes is None else passes):
             row, column = divmod(i, self.decoder.width)

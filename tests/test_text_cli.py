@@ -14,7 +14,11 @@ import text
 from modules import settings
 from modules.domains.domain import ORDERS, settle
 from modules.domains.text_domain import TEXT
+from modules.evaluation import metrics
 from modules.generation import sentences
+from modules.models.layers.precision import allow_tf32
+from modules.models.vae import VAE
+from modules.training.algorithm import Algorithm1
 from modules.training.run import prepare_device
 from modules.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.conftest import (NUMBER, ROOT, TINY_CONFIG, assert_refused, events, make_workspace, run_pattern,
@@ -381,7 +385,23 @@ def test_the_flags_of_the_likelihood_reach_it(call, plain, monkeypatch):
     assert asked == [(7, 9, 4)]
 
 
-def test_a_gpu_would_compute_in_float32(monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+def tf32_allowed():
+    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+
+def test_a_gpu_would_compute_in_float32():
+    allow_tf32(True)
     prepare_device()
-    assert torch.backends.cudnn.allow_tf32 is False
+    assert tf32_allowed() == (False, False)
+
+
+def test_tf32_is_for_training_alone(call, workspace, monkeypatch):
+    seen = {}
+    for owner, name in ((Algorithm1, "gradients"), (VAE, "iw_nll"), (metrics, "posteriors")):
+        def watched(*args, name=name, real=getattr(owner, name)):
+            seen.setdefault(name, set()).add(tf32_allowed())
+            return real(*args)
+        monkeypatch.setattr(owner, name, watched)
+    assert call(text.main, *ARGS, "--tf32", True, "--epochs", 1, cwd=workspace).returncode == 0
+    assert seen == {"gradients": {(True, True)}, "iw_nll": {(False, False)}, "posteriors": {(False, False)}}
+    prepare_device()

@@ -201,7 +201,7 @@ class TextSplit:
     def about(self):
         """What it holds, for the record: {sentences, words, unk: their share of `<unk>`, shortest, longest}."""
         words = sum(batch.size(0) * (batch.size(1) - 2) for batch in self)
-        unk = sum(int((batch == Vocabulary().unk).sum()) for batch in self)
+        unk = int(sum((batch == Vocabulary().unk).sum() for batch in self))
         lengths = [batch.size(1) - 2 for batch in self]
         return {
             "sentences": self.size,

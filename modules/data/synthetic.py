@@ -44,8 +44,7 @@ def generate(seed=PUBLISHED_SEED, num_sentences=None, recipe=Recipe()):
     The same arguments always give the same array: everything comes from one PCG64 generator, in float64.
     """
     count = recipe.num_sentences if num_sentences is None else num_sentences
-    rng = np.random.Generator(np.random.PCG64(seed))
-    weights = draw_weights(rng, recipe)
+    rng, weights = begin(seed, recipe)
     z = draw_latents(rng, count, recipe.centres)  # [count, nz]
     words = np.empty((count, recipe.length), dtype=np.int64)
     words[:, 0] = rng.integers(recipe.vocab, size=count)
@@ -58,6 +57,12 @@ def generate(seed=PUBLISHED_SEED, num_sentences=None, recipe=Recipe()):
         logits += z @ weights.latent_to_logits.T
         words[:, step] = sample_softmax(logits, rng)
     return words
+
+
+def begin(seed=PUBLISHED_SEED, recipe=Recipe()):
+    """The source of everything random, and what is drawn from it first: the parameters. Returns (rng, Weights)."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    return rng, draw_weights(rng, recipe)
 
 
 def draw_weights(rng, recipe):

@@ -7,7 +7,8 @@ from modules import methods
 from modules.command import UserError
 from modules.data.corpus import Vocabulary
 from modules.models.layers.precision import PRECISIONS
-from modules.settings import MOST, Group, Setting, Settings, number, one_of, path, saved_settings, set_defaults, switch, whole
+from modules.settings import (MOST, Group, Setting, Settings, number, one_of, path, saved_settings, set_defaults, switch,
+                              whole, yes_no)
 from modules.training.checkpoint import load_model_file, load_weights
 from modules.training.recipe import Recipe
 
@@ -22,6 +23,8 @@ TRAINING = Group("training", (
             "over the encoder's alone, which saves the decoder's", "joint"),
     Setting("precision", one_of(*PRECISIONS), "of the most expensive products in training; evaluation is always "
             "float32", "float32"),
+    Setting("tf32", yes_no, "whether a GPU may round the factors of float32 products to TF32 in training; published "
+            "figures are of cards without it", False),
     Setting("batch_size", whole(1), "sentences or images in a batch, at most"),
     Setting("epochs", whole(1), "epochs, at most", may_change=True),
     Setting("max_iterations", whole(1), "stop after that many outer iterations", None, may_change=True),

@@ -10,7 +10,14 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from modules.models.gaussian import kl_to_standard_normal, log_density, log_mixture_density, reparameterize
+from modules.models.gaussian import (
+    kl_to_standard_normal,
+    largest_square,
+    log_density,
+    log_mixture_density,
+    reparameterize,
+)
+from modules.models.layers.precision import full_float32
 
 MOST_UNITS = 2**18          # words that a decoder evaluates at once, at most
 ACTIVE_VARIANCE = 0.01      # a dimension is active if its posterior mean varies at least this much (Burda et al. 2016)
@@ -41,13 +48,15 @@ def active_units(means):
     return int((means.double().var(dim=0) >= ACTIVE_VARIANCE).sum())
 
 
-def batch_mutual_information(mean, logvar, z):
+def batch_mutual_information(mean, logvar, z, largest=None):
     """I(x, z) of one batch, with q(z) mixed over that batch: E[log q(z|x) - log q(z)] over one draw per x.
 
     This is E[KL(q(z|x) || p(z))] - KL(q(z) || p(z)) (Hoffman & Johnson 2016), log p(z) cancelled.
-    mean, logvar, z: [batch, nz] -> a scalar tensor in nats, at most log(batch).
+    mean, logvar, z: [batch, nz] -> a scalar tensor in nats, at most log(batch). `largest` is their `largest_square`
+    where that has been read from the device already.
     """
-    return (log_density(z.double(), mean.double(), logvar.double()) - log_mixture_density(z, mean, logvar)).mean()
+    mixture = log_mixture_density(z, mean, logvar, largest=largest)
+    return (log_density(z.double(), mean.double(), logvar.double()) - mixture).mean()
 
 
 @torch.no_grad()
@@ -62,8 +71,9 @@ def posteriors(model, split, seed):
 
 
 def mutual_information(encoded):
-    """`batch_mutual_information`, batches averaged by size: a float in nats."""
-    total = sum(batch_mutual_information(*batch) * len(batch[0]) for batch in encoded)
+    """`batch_mutual_information`, batches averaged by size: a float in nats. A device is waited for twice in all."""
+    largest = torch.stack([largest_square(z, mean, logvar) for mean, logvar, z in encoded]).tolist()
+    total = sum(batch_mutual_information(*batch, bound) * len(batch[0]) for batch, bound in zip(encoded, largest))
     return float(total) / sum(len(mean) for mean, _, _ in encoded)
 
 
@@ -111,11 +121,12 @@ def importance_weighted_nll(model, split, nsamples, max_rows, seed, progress=lam
 
 @contextmanager
 def evaluation_mode(model):
-    """Within: the model in evaluation mode; afterwards in the mode that it was in."""
+    """Within: the model in evaluation mode, without TF32; afterwards in the mode that it was in."""
     was_training = model.training
     model.eval()
     try:
-        yield
+        with full_float32():
+            yield
     finally:
         model.train(was_training)
 

@@ -131,7 +131,7 @@ def _blocks(decoder, hidden, vocabulary):
     """Yield (which rows of hidden [n, dec_nh], log p of the next word [block, vocab]), of `<pad>` and `<s>` -inf."""
     for block in torch.arange(len(hidden), device=hidden.device).split(max(1, LOGITS // len(vocabulary))):
         log_p = decoder.pred_linear(hidden[block]).log_softmax(dim=1)
-        log_p[:, [vocabulary.pad, vocabulary.bos]] = -torch.inf
+        log_p[:, vocabulary.pad] = log_p[:, vocabulary.bos] = -torch.inf     # a list of both would be sent to the device
         yield block, log_p
 
 

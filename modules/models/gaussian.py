@@ -44,19 +44,26 @@ def log_standard_normal(z):
     return -0.5 * (LOG_2PI + z.square()).sum(dim=-1)
 
 
-def log_mixture_density(z, mean, logvar, chunk=1024):
+def largest_square(z, mean, logvar):
+    """A bound on the squares over variances that the expansion of `log_mixture_density` meets: a scalar tensor."""
+    z, mean, logvar = z.double(), mean.double(), logvar.double()
+    if not mean.numel():
+        return z.new_zeros(())
+    return (-logvar).exp().max() * torch.maximum(mean.square().max(), z.square().max())
+
+
+def log_mixture_density(z, mean, logvar, chunk=1024, largest=None):
     """log of the equal mixture (1/n) sum_j N(z; mean_j, diag exp(logvar_j)): z [m, nz], mixture [n, nz] -> [m].
 
     The square is expanded so that all m * n densities come from one matrix product; float64 keeps what the expansion
     would cancel, but of values so large (a run that diverges) that it would not: those take the long way. `chunk`
-    points at a time, so the memory is chunk * n.
+    points at a time, so the memory is chunk * n. `largest` is `largest_square` where that has been read already.
     """
     z, mean, logvar = z.double(), mean.double(), logvar.double()
-    precision = (-logvar).exp()
-    largest = precision.max() * torch.maximum(mean.square().max(), z.square().max()) if mean.numel() else 0
-    if not largest < CANCELS:
+    if not (largest_square(z, mean, logvar) if largest is None else largest) < CANCELS:
         return torch.cat([torch.logsumexp(log_density(part.unsqueeze(1), mean, logvar), dim=1)
                           for part in z.split(16)]) - math.log(len(mean))
+    precision = (-logvar).exp()
     features = torch.cat([precision, -2 * mean * precision], dim=1).T                 # [2 nz, n]
     constant = (mean.square() * precision + logvar + LOG_2PI).sum(dim=1)              # [n]
     parts = []

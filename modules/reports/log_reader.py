@@ -8,13 +8,13 @@ from modules.command import UserError
 
 COLUMNS = ("epoch", "kl", "mi", "kl_agg")
 TESTED = ("kl", "mi", "mi_agg", "active_units")
-SUMMARY = ("nll", "ppl", *TESTED, "epochs", "aggressive_epochs", "seconds")
+SUMMARY = ("nll", "ppl", *TESTED, "epochs", "aggressive_epochs", "seconds", "gap")
 NEEDED = {
     "report": {"epoch", "iteration", "kl", "mi"},
     "val": {"epoch", "kl", "mi"},
     "aggressive phase ends": {"epoch"},
 }
-NUMBERS = {*COLUMNS, *TESTED, "iteration", "nll", "ppl", "seconds"}  # of any event that has them
+NUMBERS = {*COLUMNS, *TESTED, "iteration", "nll", "ppl", "seconds", "gap"}  # of any event that has them
 BOUND = 1e300  # of numbers; no NaN is below it, and what is can still be drawn
 FIGURE = r"(-?(?:\d+\.?\d*|nan|inf))"
 LAST_FIGURE = r"(-?(?:\d+\.\d{4}|nan|inf))"  # of its line: all four decimals, or it was cut short
@@ -82,6 +82,7 @@ def summarise(events):
 
     The test figures (nats; ppl a word) are those of the best model, None until it has been tested at the end of
     training; `epochs` that are done, those of them that were aggressive, and `seconds` of training, as of the last.
+    `gap` is how far above the optimum that nll is, None where the optimum is not known.
     """
     summary = {**dict.fromkeys(SUMMARY), "epochs": 0, "aggressive_epochs": 0}
     for event in events:
@@ -89,8 +90,10 @@ def summarise(events):
             summary.update(nll=event.get("nll"), ppl=event.get("ppl"))
         elif event["event"] == "test" and event.get("final"):
             summary.update({name: event.get(name) for name in TESTED})
+        elif event["event"] == "optimum":
+            summary.update(gap=event.get("gap"))
         elif event["event"] in ("report", "val"):
-            summary.update(dict.fromkeys(("nll", "ppl", *TESTED)))  # what was tested before is no longer the end
+            summary.update(dict.fromkeys(("nll", "ppl", "gap", *TESTED)))  # what was tested before is no longer the end
         if event["event"] == "val":
             summary.update(epochs=event["epoch"] + 1, seconds=event.get("seconds"))
             summary["aggressive_epochs"] += bool(event.get("aggressive"))

@@ -28,7 +28,9 @@ LINES = {       # what people and notebooks read of an event, made of the event
     "test": FIGURES,
     "best": "update best loss",
     "decay": "new lr: {lr:f}",
-    "iw": "iw nll: {nll:.4f}{ppl}"}
+    "iw": "iw nll: {nll:.4f}{ppl}",
+    "optimum": "optimum: {nll:.4f} nats; {gap:.4f} above it; "
+               "information {information:.4f}, of which mi_agg has {share}%"}
 
 
 def lines_of(event, words):
@@ -40,6 +42,8 @@ def lines_of(event, words):
     if event["event"] in ("val", "test"):
         if words:
             told["ppl"] = f", ppl: {perplexity(event['loss'], SimpleNamespace(**event)):.4f}"
+    elif event["event"] == "optimum":
+        told["share"] = round(100 * event["share"])
     elif event["event"] == "iw" and words:
         told["ppl"] = f", iw ppl: {math.inf if event['ppl'] is None else event['ppl']:.4f}"
     return LINES[event["event"]].format(**told).splitlines() if event["event"] in LINES else []

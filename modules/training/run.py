@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from modules import methods
 from modules.command import Interrupted, UserError, note
-from modules.evaluation import metrics
+from modules.evaluation import metrics, optimum
 from modules.files import clear_leftovers, replacing
+from modules.models.layers.precision import allow_tf32
 from modules.settings import saved_settings
 from modules.training.checkpoint import load_checkpoint
 from modules.training.loop import Observer, Trainer, state_path
@@ -23,9 +24,12 @@ from modules.training.records import Records, environment
 LOGS = Path("logs")
 
 
-def prepare_device():
-    """The GPU when there is one, with float32 that is no TF32, else the CPU, made not to give freed memory back."""
-    torch.backends.cudnn.allow_tf32 = False
+def prepare_device(tf32=False):
+    """The GPU when there is one, else the CPU, made not to give freed memory back.
+
+    Without `tf32` a GPU's float32 has all of its bits: the published figures are of cards that had no TF32.
+    """
+    allow_tf32(tf32)
     if torch.cuda.is_available():
         return torch.device("cuda")
     keep_freed_memory()
@@ -130,7 +134,7 @@ def _test_the_best(trainer, s):
 
 
 def test(model, split, s, records):
-    """Write the TEST lines of a model: one-sample figures, then the importance-weighted NLL."""
+    """Write the TEST lines of a model: one-sample figures, the importance-weighted NLL, and the optimum if known."""
     measured = metrics.evaluate(model, split, s.seed)
     records.write("test", **measured.as_dict(), final=True)
     nll = metrics.importance_weighted_nll(
@@ -143,6 +147,9 @@ def test(model, split, s, records):
     ppl = metrics.perplexity(nll, measured)
     records.write("iw", nll=nll, ppl=ppl if split.unit == "word" and math.isfinite(ppl) else None,
                   nsamples=s.iw_nsamples)
+    best = optimum.KNOWN.get(split.fingerprint)
+    if best:
+        records.write("optimum", **best.compare(nll, measured.mi_agg))
 
 
 def _saved_state(best, description, s):

@@ -173,9 +173,9 @@ class MaskedConvolution(Convolution):
     @torch.no_grad()
     def hide(self):
         """Set the mask, and to zero the weights that it hides."""
-        position = torch.arange(self.mask[0, 0].numel()).view(self.kernel_size)             # in raster order
+        position = torch.arange(self.mask[0, 0].numel(), device=self.mask.device).view(self.kernel_size)    # raster order
         hidden = position >= len(position)**2 // 2 + self.sees_centre
-        self.mask.fill_(1)[:, :self.masked_channels, hidden] = 0
+        self.mask.fill_(1)[:, :self.masked_channels].masked_fill_(hidden, 0)
         self.weight *= self.mask
 
     def kernel(self):
