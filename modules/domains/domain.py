@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Callable
 
 from modules import methods
+from modules.command import processes
 from modules.data.corpus import Vocabulary
 from modules.models.layers.precision import PRECISIONS
 from modules.settings import MOST, Group, Setting, Settings, number, one_of, path, saved_settings, switch, whole
@@ -124,6 +125,8 @@ def settle(s):
                        + (", as do --encode and --load_path" if hasattr(s, "encode") else ""))
     if (s.resume or s.overwrite) and (reads or generates):
         s.parser.error("--resume and --overwrite belong to training, and a saved model is not trained")
+    if processes() > 1 and (generates or reads and not s.eval):
+        s.parser.error("generating and encoding are the work of one process; start it without torchrun")
     if s.resume and s.overwrite:
         s.parser.error("--resume and --overwrite exclude each other")
     return s

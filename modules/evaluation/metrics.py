@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from modules.training.distributed import Team
 from modules.models.gaussian import kl_to_standard_normal, log_density, log_mixture_density, reparameterize
+from modules.training.distributed import Team
 
 MOST_UNITS = 2**18          # words that a decoder evaluates at once, at most
 ACTIVE_VARIANCE = 0.01      # a dimension is active if its posterior mean varies at least this much (Burda et al. 2016)

@@ -42,8 +42,8 @@ class Algorithm1:
         """Lines 3 to 11 on the batch x: while aggressive, phi to its best and then theta; else both in one step.
 
         weight is that of the KL; the inner loop draws its batches from the split `train` by `generator`. phi_moved() is
-        called when phi has moved and theta not yet. Returns (encoder-only steps taken, reconstruction and KL of the step
-        on theta, summed over the batch).
+        called when phi has moved and theta not yet. Returns (encoder-only steps taken, reconstruction and KL of the
+        step on theta, summed over the batch).
         """
         steps = 0
         if aggressive:

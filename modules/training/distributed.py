@@ -15,7 +15,7 @@ import torch.distributed as dist
 from modules.command import UserError, processes
 from modules.models.layers.shared_batch_norm import share_batch_norm
 
-PATIENCE = timedelta(days=1)        # with a process that evaluates, or measures; one that has died is seen at once
+PATIENCE = timedelta(days=1)  # with a process that evaluates, or measures; one that has died is seen at once
 
 
 class Team:
@@ -40,8 +40,10 @@ class Team:
         return rows, self.counted / len(x)
 
     def of_batch(self, function, rows):
-        """What `function` makes of the whole batch [batch, ...], this process's rows of it; those of the others reach it
-        without gradient."""
+        """What `function` makes of the rows of the whole batch, of which it returns those here.
+
+        The rows of the other processes have no gradient.
+        """
         if self.size == 1:
             return function(rows)
         whole = rows.new_zeros(self.batch, *rows.shape[1:])
@@ -82,7 +84,7 @@ class Team:
             return found
         everyones = torch.zeros(count, dtype=torch.float64)
         if found:
-            everyones[self.rank::self.size] = torch.stack(found).cpu()
+            everyones[self.rank :: self.size] = torch.stack(found).cpu()
         return self.total(everyones).unbind()
 
     def any(self, *flags):
@@ -102,8 +104,8 @@ class Team:
         self.any(False)
 
     def draw_noise_of(self, seed, iteration):
-        """From here on, noise of an iteration: the first process goes on with its own random numbers, which a checkpoint
-        keeps; the others' follow from seed, rank and iteration."""
+        """The random numbers of an outer iteration: those of the first process go on, since a checkpoint keeps their
+        state; the others' follow from seed, rank and iteration."""
         if not self.first:
             name = f"{seed} {self.rank} {iteration}".encode()
             torch.manual_seed(int.from_bytes(hashlib.blake2b(name, digest_size=7).digest(), "big"))
@@ -132,15 +134,19 @@ def _all_there():
     try:
         yield
     except RuntimeError as error:
-        raise UserError("another process of this run has ended, or cannot be reached; what it said, or the system's log, "
-                        "tells why; --resume goes on from the last checkpoint") from error
+        what = " ".join(str(error).split())[:100]
+        raise UserError(
+            f"another process of this run has ended, or cannot be reached ({what}); what it said, or the "
+            "system's log, tells why; --resume goes on from the last checkpoint"
+        ) from error
 
 
 def has_the_word():
     """Whether no process of the team has yet said why it ends; the one that asks first has the word."""
     try:
-        store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False,
-                              timeout=timedelta(seconds=10))
+        store = dist.TCPStore(
+            os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timedelta(seconds=10)
+        )
         return store.add(f"last words {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", 1) == 1
-    except (KeyError, ValueError, RuntimeError):        # nobody there to ask
+    except (KeyError, ValueError, RuntimeError):  # nobody there to ask
         return True

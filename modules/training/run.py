@@ -62,8 +62,8 @@ def train_and_test(run_id, beginning, s, recipe, observer=Observer()):
     model, splits, description = beginning
     best, words = model_path(s.dataset, run_id), splits["test"].unit == "word"
     if s.precision == "bf16" and bf16_is_slow(model.device):
-        note("--precision bf16: this processor has no instructions for it (avx512_bf16, amx_bf16), and is slower with it "
-             "than without: 2.4 times at PTB size, 1.4 times with images where it was measured")
+        note("--precision bf16: this processor has no instructions for it (avx512_bf16, amx_bf16), and is slower with "
+             "it than without: 2.4 times at PTB size, 1.4 times with images, where that was measured")
     with team_for(model) as team:
         starts = team.agreed(not (s.resume and state_path(best).exists()))
         if team.size > 1:
@@ -116,8 +116,8 @@ def _train_from(trainer, saved, run_id):
     else:
         trainer.resume(saved)
         if trainer.progress.tested:
-            print(f"{run_id} is finished: its figures stand in {log_path(s.dataset, run_id, '.log')}; --eval evaluates it "
-                  "again")
+            log = log_path(s.dataset, run_id, ".log")
+            print(f"{run_id} is finished: its figures stand in {log}; --eval evaluates it again")
             return
         records.write("resume", iteration=trainer.progress.iteration, args=s.record(),
                       **environment(trainer.team.size))

@@ -2,7 +2,6 @@
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -23,21 +22,23 @@ class SharedBatchNorm(_BatchNorm):
 
     def forward(self, x):
         """x [rows, channels, ...] -> the same shape."""
-        count = x.numel() // x.size(1) * self.team.batch // self.team.held
-        if not self.training or count == 1:
+        here = x.numel() // x.size(1)  # numbers for each channel
+        count = here * self.team.batch // self.team.held if self.training else 0
+        if count <= 1:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         wide = x.detach().to(self.running_mean.dtype)
         var, mean = torch.var_mean(wide, _others(x), correction=0)
         mean, var = mean.double(), var.double()
-        sums = torch.cat([mean, var + mean.square()]) * (self.team.counted * (x.numel() // x.size(1)))
+        sums = torch.cat([mean, var + mean.square()]) * (self.team.counted * here)
         mean, square = (self.team.total(sums) / count).chunk(2)
         var = (square - mean.square()).clamp_min(0)
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean.to(wide.dtype), self.momentum)
             self.running_var.lerp_((var * (count / (count - 1))).to(wide.dtype), self.momentum)
-        return _Normalised.apply(x, self.weight, self.bias, mean.to(wide.dtype), var.to(wide.dtype), self.eps, count,
-                                 self.team)
+        return _Normalised.apply(
+            x, self.weight, self.bias, mean.to(wide.dtype), var.to(wide.dtype), self.eps, count, self.team
+        )
 
 
 class _Normalised(torch.autograd.Function):
