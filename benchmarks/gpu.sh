@@ -4,7 +4,7 @@
 #   OUT=results bash benchmarks/gpu.sh tests        # the commands on the card
 #   OUT=results bash benchmarks/gpu.sh steps        # training steps, likelihood and drawing images against the textbook
 #   OUT=results bash benchmarks/gpu.sh sampling     # sentences: greedy and beam search, batched against one by one
-#   OUT=results bash benchmarks/gpu.sh train        # the published Omniglot row and Yahoo on 20,000 documents; again: goes on
+#   OUT=results bash benchmarks/gpu.sh train        # the published Omniglot row; Yahoo, 20,000 documents at most; again: goes on
 #   OUT=results bash benchmarks/gpu.sh table        # the figures of all runs so far
 #
 # Several slices may stand in one command. What a slice prints is kept in $OUT/<slice>.txt, runs in $OUT/runs. No network:
