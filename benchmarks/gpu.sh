@@ -4,18 +4,19 @@
 #   OUT=results bash benchmarks/gpu.sh tests        # the commands on the card
 #   OUT=results bash benchmarks/gpu.sh steps        # training steps, likelihood and drawing images against the textbook
 #   OUT=results bash benchmarks/gpu.sh sampling     # sentences: greedy and beam search, batched against one by one
-#   OUT=results bash benchmarks/gpu.sh train        # the published Omniglot row and Yahoo on 20,000 documents; again: goes on
+#   OUT=results bash benchmarks/gpu.sh train        # the published Omniglot row; Yahoo, 20,000 documents at most; again: goes on
 #   OUT=results bash benchmarks/gpu.sh table        # the figures of all runs so far
 #
 # Several slices may stand in one command. What a slice prints is kept in $OUT/<slice>.txt, runs in $OUT/runs. No network:
 # `datasets/` must hold what `prepare_data.py` makes of Omniglot and Yahoo, or else MIRROR the folder of their upstream
-# files. Also read from the environment: FROM, the $OUT of an earlier day, whose runs go on here; SLICE, seconds (540);
+# files. Also read from the environment: FROM, the $OUT of an earlier day, whose runs go on here; SLICE, seconds (520);
 # PYTHON; and SMALL=1, tiny sizes to try the script with.
 
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit
 repository=$PWD
-: "${OUT:?where results go}" "${SLICE:=540}" "${SMALL:=}" "${FROM:=}" "${MIRROR:=}"
+[ $# -gt 0 ] || { sed -n '2,/^$/s/^# \{0,1\}//p' benchmarks/gpu.sh; exit 2; }
+: "${OUT:?where results go}" "${SLICE:=520}" "${SMALL:=}" "${FROM:=}" "${MIRROR:=}"
 PYTHON=$(command -v "${PYTHON:-python}") || exit
 mkdir -p "$OUT/runs" && OUT=$(cd "$OUT" && pwd) || exit
 
@@ -70,9 +71,11 @@ table() {
     local logs=("$OUT"/runs/logs/*/*.jsonl)
     [ -e "${logs[0]}" ] || { echo "no run yet"; return; }
     "$PYTHON" "$repository/plot_scripts/table.py" "${logs[@]}"
+    for log in "${logs[@]/%.jsonl/.log}"; do    # what stands there of runs that are not finished
+        echo "last validation of $(basename "$log" .log):" "$(grep '^VAL' "$log" | tail -n 1)"
+    done
 }
 
-[ $# -gt 0 ] || { sed -n '2,/^$/s/^# \{0,1\}//p' "$repository/benchmarks/gpu.sh"; exit 2; }
 for slice in "$@"; do
     case $slice in
     tests | steps | sampling | train | table) (cd "$repository" && "$slice") 2>&1 | tee -a "$OUT/$slice.txt" ;;

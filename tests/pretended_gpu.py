@@ -20,7 +20,6 @@ from unittest import mock
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 MODULES = str(Path(__file__).resolve().parent.parent / "modules")
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -33,6 +32,7 @@ INDEXING = {
     ATEN.index_put_.default,
     ATEN._index_put_impl_.default,
 }
+FUSED = {ATEN._fused_adam_.default, ATEN._fused_sgd_.default}
 WAITS = {
     ATEN._local_scalar_dense,
     ATEN.nonzero,
@@ -60,7 +60,13 @@ def put(result, device):
 
 
 def _tensors(tree):
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+    if isinstance(tree, torch.Tensor):
+        return [tree]
+    if isinstance(tree, dict):
+        tree = tree.values()
+    elif not isinstance(tree, (list, tuple)):
+        return []
+    return [tensor for branch in tree for tensor in _tensors(branch)]
 
 
 def _device(device):
@@ -232,7 +238,7 @@ class _Operations(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         tensors = _tensors((args, kwargs))
-        scalars_mix = "_fused_" not in str(function)  # a number on the CPU may meet device tensors
+        scalars_mix = function not in FUSED  # a number on the CPU may meet device tensors
         devices = {
             device_of(tensor) for tensor in tensors if tensor.dim() or not scalars_mix or device_of(tensor) == CUDA
         }
@@ -241,8 +247,7 @@ class _Operations(TorchDispatchMode):
             self._check(function, args, devices)
         if function is ATEN.copy_.default:
             device = device_of(args[0])
-        draws = torch.Tag.nondeterministic_seeded in function.tags and kwargs.get("generator") is None
-        if device == CUDA and draws:
+        if device == CUDA and kwargs.get("generator") is None and torch.Tag.nondeterministic_seeded in function.tags:
             with self.gpu.own_random_numbers():
                 return put(function(*args, **kwargs), device)
         result = function(*args, **kwargs)

@@ -34,14 +34,14 @@ SHORT = {
 Script = namedtuple("Script", "main args make_workspace generate split")
 TEXTS = Script(
     text.main,
-    ("--dataset", "tiny", "--iw_nsamples", 5, "--train_limit", 14),
+    ("--dataset", "tiny", "--iw_nsamples", 5, "--train_limit", 10),
     make_workspace,
     "--decode_from",
     "modules.domains.text_domain.TextSplit",
 )
 IMAGES = Script(
     image.main,
-    ("--dataset", "tinyimages", "--iw_nsamples", 5, "--train_limit", 12),
+    ("--dataset", "tinyimages", "--iw_nsamples", 5, "--train_limit", 9),
     make_image_workspace,
     "--sample_from",
     "modules.domains.image_domain.ImageSplit",
@@ -279,7 +279,7 @@ def test_the_toy_study(on_gpu, workspace, mode):
 def test_a_run_goes_on_with_the_random_numbers_of_the_device(on_gpu, tmp_path, script):
     """Stopped and resumed on a GPU, a run ends where it would have ended."""
     weights = []
-    for stops in ([], ["--max_iterations", 2]):
+    for stops in ([], ["--max_iterations", 1]):
         folder = script.make_workspace(tmp_path / str(len(stops)))
         if stops:
             on_gpu(script.main, *script.args, "--epochs", 1, *stops, cwd=folder)
@@ -339,8 +339,7 @@ def test_a_generator_of_the_cpu_for_device_tensors_is_caught(on_gpu, monkeypatch
         on_gpu(script.main, *script.args[:2], "--eval", "--load_path", model, cwd=folder)
 
 
-@both
-def test_a_loss_read_in_every_inner_step_is_caught(call, monkeypatch, folder, short, script):
+def test_a_loss_read_in_every_inner_step_is_caught(call, monkeypatch, workspace, short):
     def encoder_step(self, x, weight, real=Algorithm1.encoder_step):
         loss = real(self, x, weight)
         loss.item()
@@ -348,7 +347,7 @@ def test_a_loss_read_in_every_inner_step_is_caught(call, monkeypatch, folder, sh
 
     monkeypatch.setattr(Algorithm1, "encoder_step", encoder_step)
     with pytest.raises(AssertionError, match="_local_scalar_dense"):
-        train_within_budget(call, monkeypatch, folder, script)
+        train_within_budget(call, monkeypatch, workspace, TEXTS)
 
 
 def test_random_numbers_that_a_checkpoint_forgets_are_caught(monkeypatch, on_gpu, tmp_path):
