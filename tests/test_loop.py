@@ -311,7 +311,7 @@ def test_each_epoch_takes_every_batch_once_in_a_new_order(make_trainer, monkeypa
     trainer = make_trainer(aggressive=False, epochs=3)
     seen = []
     monkeypatch.setattr(trainer.algorithm, "outer_iteration",
-                        lambda x, *_: seen.append(x) or (0, torch.zeros(1), torch.zeros(1, 2)))
+                        lambda x, *_: seen.append(x) or (0, torch.zeros(()), torch.zeros(())))
     monkeypatch.setattr(trainer, "_report", lambda seconds: None)
     trainer.fit()
     train = trainer.splits["train"]
