@@ -113,6 +113,8 @@ class PretendedGPU(TorchFunctionMode):
         self.stack = ExitStack()
         for name, value in {
             "torch.cuda.is_available": lambda: True,
+            "torch.cuda.device_count": lambda: 1,
+            "torch.cuda.set_device": lambda device: None,
             "torch.cuda.get_device_name": lambda: "pretended",
             "torch.cuda.synchronize": lambda: self.wait("synchronize"),
             "torch.cuda.manual_seed_all": self.generator.manual_seed,
