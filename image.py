@@ -17,6 +17,7 @@ from modules.domains.domain import ORDERS, settle
 from modules.domains.image_domain import IMAGE
 from modules.generation import pictures
 from modules.settings import parse
+from modules.training.distributed import team_for
 from modules.training.records import Printer
 from modules.training.run import prepare_device, read_in, test, train_and_test
 
@@ -31,7 +32,8 @@ def main():
         splits, _ = IMAGE.read(s, device, ("test",))
         records = Printer(words=False)
         records.write("data", **read_in(splits))
-        test(model, splits["test"], s, records)
+        with team_for(model) as team:
+            test(model, splits["test"], s, records, team)
     elif s.sample_from:
         model, _, s = IMAGE.load(s.sample_from, s, device)
         pictures.draw(model, s)

@@ -17,6 +17,7 @@ from modules.domains.domain import ORDERS, settle
 from modules.domains.text_domain import TEXT
 from modules.generation import sentences
 from modules.settings import parse
+from modules.training.distributed import team_for
 from modules.training.records import Printer
 from modules.training.run import prepare_device, read_in, test, train_and_test
 
@@ -31,7 +32,8 @@ def main():
         splits, _ = TEXT.read(s, device, ("test",), vocabulary)
         records = Printer(words=True)
         records.write("data", **read_in(splits, vocabulary.words))
-        test(model, splits["test"], s, records)
+        with team_for(model) as team:
+            test(model, splits["test"], s, records, team)
     elif s.decode_from:
         sentences.decode(*TEXT.load(s.decode_from, s, device, sentences.AS_TRAINED))
     elif s.encode:

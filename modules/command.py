@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import os
 import sys
 
 # What PyTorch and oneDNN say where an allocation fails; torch.OutOfMemoryError, a RuntimeError, says the second.
@@ -47,9 +48,29 @@ def one_line(text):
     return " ".join(text.splitlines())
 
 
+def processes():
+    """How many processes `torchrun` has started for this command; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
+
+
+def first_process():
+    """Whether this one speaks for them."""
+    return processes() == 1 or int(os.environ["RANK"]) == 0
+
+
 def note(text):
     """A remark on standard error, which stops nothing."""
-    print(f"note: {text}", file=sys.stderr, flush=True)
+    if first_process():
+        print(f"note: {text}", file=sys.stderr, flush=True)
+
+
+def last_words(text):
+    """Print why the command ends; of several processes only the one that first has a reason does."""
+    if processes() > 1:
+        from modules.training.distributed import has_the_word
+        if not has_the_word():
+            return
+    print(one_line(text), file=sys.stderr, flush=True)
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,7 +80,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=_Help, **kwargs)
 
     def error(self, message):
-        print(one_line(f"{self.prog}: error: {message} (see {self.prog} --help)"), file=sys.stderr)
+        last_words(f"{self.prog}: error: {message} (see {self.prog} --help)")
         raise SystemExit(2)
 
 
@@ -68,20 +89,22 @@ def run_command(main):
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")       # a name that the terminal's encoding does not know
+    if not first_process():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")
     try:
         main()
     except UserError as error:
-        print(one_line(f"error: {error}"), file=sys.stderr)
+        last_words(f"error: {error}")
         raise SystemExit(2) from None
     except OSError as error:
-        print(one_line(f"error: {os_complaint(error)}"), file=sys.stderr)
+        last_words(f"error: {os_complaint(error)}")
         raise SystemExit(2) from None
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)):
             raise
-        print("error: out of memory; smaller sizes take less: of the model, --batch_size, --iw_batch, --max_length, "
-              "--num_samples", file=sys.stderr)
+        last_words("error: out of memory; smaller sizes take less: of the model, --batch_size, --iw_batch, "
+                   "--max_length, --num_samples")
         raise SystemExit(2) from None
     except (KeyboardInterrupt, Interrupted) as stop:
-        print(f"interrupted{': ' + str(stop) if str(stop) else ''}", file=sys.stderr)
+        last_words(f"interrupted{': ' + str(stop) if str(stop) else ''}")
         raise SystemExit(130) from None

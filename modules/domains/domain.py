@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Callable
 
 from modules import methods
-from modules.command import UserError
+from modules.command import UserError, processes
 from modules.data.corpus import Vocabulary
 from modules.models.layers.precision import PRECISIONS
 from modules.settings import (MOST, Group, Setting, Settings, number, one_of, path, saved_settings, set_defaults, switch,
@@ -137,6 +137,8 @@ def settle(s):
     idle = sorted({"iw_nsamples", "iw_batch"} & s.given)
     if idle and (generates or getattr(s, "encode", None)):
         s.parser.error(f"--{idle[0]} is for likelihoods, of which none is estimated here")
+    if processes() > 1 and (generates or reads and not s.eval):
+        s.parser.error("generating and encoding are the work of one process; start it without torchrun")
     if s.resume and s.overwrite:
         s.parser.error("--resume and --overwrite exclude each other")
     return s

@@ -18,6 +18,7 @@ from modules.models.gaussian import (
     reparameterize,
 )
 from modules.models.layers.precision import full_float32
+from modules.training.distributed import Team
 
 MOST_UNITS = 2**18          # words that a decoder evaluates at once, at most
 ACTIVE_VARIANCE = 0.01      # a dimension is active if its posterior mean varies at least this much (Burda et al. 2016)
@@ -83,19 +84,24 @@ def aggregate_mutual_information(encoded):
 
 
 @torch.no_grad()
-def evaluate(model, split, seed):
-    """Every metric but the importance-weighted likelihood; encodes the split once, in evaluation mode."""
+def evaluate(model, split, seed, team=None):
+    """Every metric but the importance-weighted likelihood; encodes the split once, in evaluation mode.
+
+    Of a `team` each process encodes the whole split, under the same noise, and decodes its share of it.
+    """
+    team = team or Team()
     with evaluation_mode(model):
         encoded = posteriors(model, split, seed)
-        reconstruction = sum(model.decoder.reconstruction(x, z.unsqueeze(1)).double().sum()
-                             for x, (_, _, z) in zip(split, encoded))
+        reconstruction = sum(team.share_out(
+            zip(split, encoded),
+            lambda pair: model.decoder.reconstruction(pair[0], pair[1][2].unsqueeze(1)).double().sum()))
         kl = sum(kl_to_standard_normal(mean, logvar).double().sum() for mean, logvar, _ in encoded)
         reconstruction, kl = float(reconstruction) / split.size, float(kl) / split.size
         mi_agg = aggregate_mutual_information(encoded)
-        return Metrics(loss=reconstruction + kl, reconstruction=reconstruction, kl=kl,
-                       mi=mutual_information(encoded), mi_agg=mi_agg, kl_agg=kl - mi_agg,
-                       active_units=active_units(torch.cat([mean for mean, _, _ in encoded])),
-                       units=sum(split.units(x) for x in split), size=split.size)
+        return team.agreed(Metrics(
+            loss=reconstruction + kl, reconstruction=reconstruction, kl=kl, mi=mutual_information(encoded),
+            mi_agg=mi_agg, kl_agg=kl - mi_agg, active_units=active_units(torch.cat([mean for mean, _, _ in encoded])),
+            units=sum(split.units(x) for x in split), size=split.size))
 
 
 @torch.no_grad()
@@ -107,16 +113,21 @@ def quick_look(model, split, seed):
 
 
 @torch.no_grad()
-def importance_weighted_nll(model, split, nsamples, max_rows, seed, progress=lambda batches: batches):
+def importance_weighted_nll(model, split, nsamples, max_rows, seed, progress=lambda batches: batches, team=None):
     """Average importance-weighted -log p(x) over the split, in nats per sentence or image.
 
     `max_rows` bounds the pairs of an x and a z that the decoder sees at once, fewer where x is very long; `progress`
-    wraps the batches.
+    wraps the batches. A `team` shares them out; who leaves a batch to another draws its noise all the same.
     """
     generator = torch.Generator(model.device).manual_seed(seed)
+
+    def rows(x):
+        return min(max_rows, max(1, MOST_UNITS // split.units(x[:1])))
+
     with evaluation_mode(model):
-        return float(sum(model.iw_nll(x, nsamples, min(max_rows, max(1, MOST_UNITS // split.units(x[:1]))),
-                                      generator).double().sum() for x in progress(split))) / split.size
+        return float(sum((team or Team()).share_out(
+            progress(split), lambda x: model.iw_nll(x, nsamples, rows(x), generator).double().sum(),
+            lambda x: list(model.iw_draws(x, nsamples, rows(x), generator))))) / split.size
 
 
 @contextmanager

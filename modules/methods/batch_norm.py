@@ -21,16 +21,22 @@ class BatchNormMean(nn.Module):
     def __init__(self, nz, gamma):
         super().__init__()
         self.gamma = gamma
-        self.norm = nn.BatchNorm1d(nz, eps=EPSILON, affine=False)
+        self.norm = MeanNorm(nz, eps=EPSILON, affine=False)
         self.shift = nn.Parameter(torch.zeros(nz))
 
     def forward(self, mean, logvar):
         """mean, logvar: [batch, nz] -> the same, the mean normalised."""
+        return self.gamma * self.norm(mean) + self.shift, logvar
+
+
+class MeanNorm(nn.BatchNorm1d):
+    """Batch normalisation that takes one mean by itself, too."""
+
+    def forward(self, mean):
+        """mean [batch, nz] -> the same shape."""
         if len(mean) == 1:
-            mean = (mean - self.norm.running_mean) * (self.norm.running_var + self.norm.eps).rsqrt()
-        else:
-            mean = self.norm(mean)
-        return self.gamma * mean + self.shift, logvar
+            return (mean - self.running_mean) * (self.running_var + self.eps).rsqrt()
+        return super().forward(mean)
 
 
 class BatchNorm(Method):

@@ -19,6 +19,7 @@ class SemiAmortised(Method):
     """`--model savae`, with `--svi_steps`."""
 
     model = "savae"
+    lone = "it clips a gradient over the whole batch at each of its steps"
     settings = (Setting("svi_steps", whole(1), "steps that refine the posterior of savae", 20, model=True),)
 
     def title(self, s):

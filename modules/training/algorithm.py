@@ -11,6 +11,7 @@ import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from modules import methods
+from modules.training.distributed import Team
 
 
 class Algorithm1:
@@ -19,10 +20,11 @@ class Algorithm1:
     recipe    the constants of the domain (`modules.training.recipe`)
     s         the `Settings` of the run: nsamples, inner_clip, momentum, and those of its methods
     lr        learning rate
+    team      the processes that compute the gradients together, each those of its rows
     """
 
-    def __init__(self, model, recipe, s, lr):
-        self.model, self.recipe, self.s = model, recipe, s
+    def __init__(self, model, recipe, s, lr, team=None):
+        self.model, self.recipe, self.s, self.team = model, recipe, s, team or Team()
         self.phi, self.theta = list(model.encoder.parameters()), list(model.decoder.parameters())
         self.both = [*self.phi, *self.theta]
         self.start_optimisers(lr)
@@ -40,8 +42,8 @@ class Algorithm1:
         """Lines 3 to 11 on the batch x: while aggressive, phi to its best and then theta; else both in one step.
 
         weight is that of the KL; the inner loop draws its batches from the split `train` by `generator`. phi_moved() is
-        called when phi has moved and theta not yet. Returns (encoder-only steps taken, reconstruction [batch] and KL
-        [batch, nz] of the step on theta).
+        called when phi has moved and theta not yet. Returns (encoder-only steps taken, reconstruction and KL of the
+        step on theta, summed over the batch).
         """
         steps = 0
         if aggressive:
@@ -57,11 +59,11 @@ class Algorithm1:
         loss, _, _ = self.gradients(x, weight)
         self._clip(self.phi, self.phi if self.s.inner_clip == "encoder" else self.both)
         self.encoder_optimiser.step()
-        return loss.sum()
+        return loss
 
     def decoder_step(self, x, weight, joint, phi_moved=lambda: None):
-        """Lines 10 and 11: one step on theta, or with `joint` on theta and phi; returns reconstruction [batch] and KL
-        [batch, nz]."""
+        """Lines 10 and 11: one step on theta, or with `joint` on theta and phi; returns reconstruction and KL, summed
+        over the batch."""
         _, reconstruction, kl = self.gradients(x, weight)
         self._clip(self.both, self.both)
         if joint:
@@ -71,18 +73,19 @@ class Algorithm1:
         return reconstruction, kl
 
     def gradients(self, x, weight):
-        """Leave in `.grad` the gradients of the batch's mean loss.
+        """Leave in `.grad` the gradients of the batch's mean loss, whoever of the team has which rows.
 
-        Returns the loss, reconstruction + weight * penalty on the KL (equation 1 at weight 1), and the reconstruction,
-        [batch] both, and the KL [batch, nz].
+        Returns sums over the batch: of the loss, reconstruction + weight * penalty on the KL (equation 1 at weight 1),
+        of the reconstruction and of the KL.
         """
         for parameter in self.both:
             parameter.grad = None
-        reconstruction, kl = self.model.elbo_terms(x, self.s.nsamples, weight)
-        penalty = methods.kl_penalty(self.s, kl)
+        rows, share = self.team.rows(x)
+        reconstruction, kl = self.model.elbo_terms(rows, self.s.nsamples, weight)       # [rows], [rows, nz]
+        penalty = self.team.of_batch(lambda kl: methods.kl_penalty(self.s, kl), kl)
         loss = torch.add(reconstruction, penalty, alpha=weight)
-        loss.backward(torch.full_like(penalty, 1 / len(penalty)))       # the share of each x in the mean
-        return loss.detach(), reconstruction.detach(), kl.detach()
+        loss.backward(torch.full_like(penalty, share))                  # the share of each x in the mean
+        return self.team.add_up(self.both, loss, reconstruction, kl)
 
     def _clip(self, parameters, measured):
         """Scale the gradients of `parameters` as if to bring the norm over all of `measured` down to the bound."""

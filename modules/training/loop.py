@@ -17,6 +17,7 @@ from modules.command import Interrupted, UserError
 from modules.evaluation import metrics
 from modules.training.algorithm import Algorithm1
 from modules.training.checkpoint import load_checkpoint, require_kind, save_checkpoint
+from modules.training.distributed import Team
 from modules.training.schedules import AggressivePhase, LearningRateDecay
 
 REPORTS_PER_EPOCH = 10          # while aggressive and in the first epoch, when collapse happens
@@ -72,12 +73,13 @@ class Trainer:
     model_path   where the best model is kept; the full state lies beside it as `<id>.resume.pt`
     description  what a saved model says of itself (domain, dataset, args, vocabulary), a dict
     observer     told of each half-step, as an `Observer` is
+    team         the processes that train together; only the first writes checkpoints
     """
 
-    def __init__(self, model, splits, recipe, s, records, model_path, description, observer=None):
+    def __init__(self, model, splits, recipe, s, records, model_path, description, observer=None, team=None):
         self.model, self.splits, self.recipe, self.s = model, splits, recipe, s
         self.records, self.description = records, description
-        self.observer = observer or Observer()
+        self.observer, self.team = observer or Observer(), team or Team()
         self.model_path = Path(model_path)
         self.state_path = state_path(model_path)
         self.device = model.device
@@ -87,7 +89,7 @@ class Trainer:
             AggressivePhase(bool(s.aggressive), recipe.mi_start, recipe.mi_patience),
             LearningRateDecay(recipe.lr, recipe.lr_decay, recipe.decay_patience, recipe.decay_from_epoch,
                               recipe.max_decays, recipe.rebase_at_decay))
-        self.algorithm = Algorithm1(model, recipe, s, recipe.lr)
+        self.algorithm = Algorithm1(model, recipe, s, recipe.lr, self.team)
 
     def fit(self):
         """Train to the end, from wherever `progress` stands; raises Interrupted after saving if asked to stop."""
@@ -95,14 +97,14 @@ class Trainer:
             self.observer("start", self)
             if self.lone_batches and self.s.aggressive:
                 self.records.say("validation batches hold one x each, so mi is 0: mi_agg ends the aggressive phase")
-        with _stop_requests() as stop_requested:
+        with _stop_requests(aloud=self.team.size == 1) as stop_requested:
             while not self.progress.finished:
                 self._train_epoch(stop_requested)
                 if self.out_of_iterations:
                     self.save()
                     return
                 self._end_epoch()
-                if stop_requested():
+                if any(self.team.any(stop_requested())):
                     self._stop()
 
     @cached_property
@@ -127,8 +129,8 @@ class Trainer:
             lambda: self.observer("encoder", self))
         p.iteration += 1
         p.encoder_steps += steps
-        p.reported["reconstruction"] += reconstruction.sum()
-        p.reported["kl"] += kl.sum()
+        p.reported["reconstruction"] += reconstruction
+        p.reported["kl"] += kl
         p.reported["count"] += len(x)
         self.observer("decoder", self)
 
@@ -141,10 +143,11 @@ class Trainer:
             self.order = train.order(self.generator)
         last_save = time.monotonic()
         bar = tqdm(total=train.num_batches, initial=p.batch, desc=f"epoch {p.epoch}", unit="batch", leave=False,
-                   disable=not sys.stderr.isatty())
+                   disable=not (self.team.first and sys.stderr.isatty()))
         with bar:
             while p.batch < train.num_batches and not self.out_of_iterations:
                 started = time.monotonic()
+                self.team.draw_noise_of(self.s.seed, p.iteration)
                 x = train.batch(self.order, p.batch)
                 self.outer_iteration(x)
                 p.batch += 1
@@ -152,16 +155,18 @@ class Trainer:
                     self._report(p.seconds + time.monotonic() - started)
                 p.seconds += time.monotonic() - started
                 bar.update()
-                if stop_requested() and p.batch < train.num_batches:
+                due = time.monotonic() - last_save > 60 * self.s.save_every
+                stop, due = self.team.any(stop_requested(), due)
+                if stop and p.batch < train.num_batches:
                     self._stop()
-                if time.monotonic() - last_save > 60 * self.s.save_every:
+                if due:
                     self.save()
                     last_save = time.monotonic()
 
     def _end_epoch(self):
         """Validation, the end of the aggressive phase, the best model, learning-rate decay, the checkpoint."""
         p, started = self.progress, time.monotonic()
-        val = metrics.evaluate(self.model, self.splits["val"], self.s.seed)
+        val = metrics.evaluate(self.model, self.splits["val"], self.s.seed, self.team)
         was_aggressive, mi = p.phase.active, val.mi_agg if self.lone_batches else val.mi
         self._check_finite(val.loss + val.mi + val.mi_agg)
         if was_aggressive:
@@ -176,7 +181,7 @@ class Trainer:
         self._keep_the_best(val)
         p.finished = p.decay.exhausted or p.epoch + 1 >= self.s.epochs
         if p.epoch % self.s.test_nepoch == 0 and not p.finished:
-            test = metrics.evaluate(self.model, self.splits["test"], self.s.seed)
+            test = metrics.evaluate(self.model, self.splits["test"], self.s.seed, self.team)
             self.records.write("test", **test.as_dict(), epoch=p.epoch)
         p.epoch, p.batch, self.order = p.epoch + 1, 0, None
         p.seconds += time.monotonic() - started
@@ -189,8 +194,7 @@ class Trainer:
         if loss < p.best_loss:
             self.records.write("best", epoch=p.epoch, loss=loss)
             p.best_loss = loss
-            save_checkpoint(self.model_path, {**self.description, "model": self.model.state_dict(), "epoch": p.epoch,
-                                              "metrics": val.as_dict()})
+            self._write(self.model_path, {"model": self.model.state_dict(), "epoch": p.epoch, "metrics": val.as_dict()})
         elif decayed:
             self.records.write("decay", epoch=p.epoch, lr=p.decay.lr)
             self.model.load_state_dict(load_checkpoint(self.model_path, self.description["domain"])["model"])
@@ -225,7 +229,7 @@ class Trainer:
         """Write the full state, so that `resume` goes on exactly here."""
         reported = {name: float(value) for name, value in self.progress.reported.items()}
         content = {
-            **self.description, "model": self.model.state_dict(),
+            "model": self.model.state_dict(),
             "training": {
                 "progress": {**asdict(self.progress), "reported": reported}, "order": self.order,
                 "encoder_optimiser": self.algorithm.encoder_optimiser.state_dict(),
@@ -233,7 +237,13 @@ class Trainer:
                 "generator": self.generator.get_state(), "rng": torch.get_rng_state(),
                 "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
                 "records": self.records.positions()}}
-        save_checkpoint(self.state_path, content)
+        self._write(self.state_path, content)
+
+    def _write(self, path, content):
+        """Write a checkpoint, which all of the team can then read."""
+        if self.team.first:
+            save_checkpoint(path, {**self.description, **content})
+        self.team.wait()
 
     def resume(self, content):
         """Take up the state that `save` wrote (`content`, as `load_checkpoint` returns it)."""
@@ -276,7 +286,7 @@ def state_path(model_path):
 
 
 @contextmanager
-def _stop_requests():
+def _stop_requests(aloud):
     """Within: the first Ctrl-C or SIGTERM only sets a flag, read by the yielded function; a second one stops."""
     received = []
 
@@ -284,7 +294,8 @@ def _stop_requests():
         received.append(signum)
         if len(received) > 1:
             raise KeyboardInterrupt
-        print("\nstopping after this iteration; once more to stop at once", file=sys.stderr)
+        if aloud:
+            print("\nstopping after this iteration; once more to stop at once", file=sys.stderr)
 
     previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

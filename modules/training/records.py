@@ -63,7 +63,7 @@ def _described(its):
 
 
 class Printer:
-    """Records that are only printed; `words` tells whether the data are text."""
+    """Records that are only printed; `words` tells whether the data are text. Without files, nothing is to be kept."""
 
     def __init__(self, words):
         self.words = words
@@ -80,6 +80,15 @@ class Printer:
         """Print the lines of an event."""
         for line in lines_of({"event": event, **values}, self.words):
             self.say(line)
+
+    def positions(self):
+        return []
+
+    def rewind(self, positions):
+        """Nothing was written."""
+
+    def close(self):
+        """Nothing is open."""
 
 
 class Records(Printer):
@@ -141,9 +150,10 @@ def _strict(event):
             for name, value in event.items()}
 
 
-def environment():
-    """Versions and the git commit that a run's figures depend on."""
-    return {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__,
+def environment(processes=1):
+    """Versions, the git commit and the number of processes that a run's figures depend on."""
+    return {**({"processes": processes} if processes > 1 else {}),
+            "python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__,
             "platform": platform.platform(), "threads": torch.get_num_threads(),
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "git_commit": _git_commit()}

@@ -2,8 +2,9 @@
 
 import json
 import math
+import os
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -14,23 +15,30 @@ from modules import methods
 from modules.command import Interrupted, UserError, note
 from modules.evaluation import metrics, optimum
 from modules.files import clear_leftovers, replacing
-from modules.models.layers.precision import allow_tf32
+from modules.models.layers.precision import allow_tf32, bf16_is_slow
 from modules.settings import saved_settings
 from modules.training.checkpoint import load_checkpoint
+from modules.training.distributed import Team, team_for
 from modules.training.loop import Observer, Trainer, state_path
 from modules.training.memory import keep_freed_memory
-from modules.training.records import Records, environment
+from modules.training.records import Printer, Records, environment
 
 LOGS = Path("logs")
 
 
 def prepare_device(tf32=False):
-    """The GPU when there is one, else the CPU, made not to give freed memory back.
+    """The GPU when there is one (of several processes each has its own), else the CPU, made not to give freed memory
+    back.
 
     Without `tf32` a GPU's float32 has all of its bits: the published figures are of cards that had no TF32.
     """
     allow_tf32(tf32)
     if torch.cuda.is_available():
+        mine, there = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+        if mine >= there:
+            raise UserError(f"more processes than the {there} GPUs of this machine; --nproc_per_node {there}, or "
+                            "CUDA_VISIBLE_DEVICES= in front of the command for its CPUs")
+        torch.cuda.set_device(mine)
         return torch.device("cuda")
     keep_freed_memory()
     return torch.device("cpu")
@@ -55,20 +63,33 @@ def train_and_test(run_id, beginning, s, recipe, observer=Observer()):
     --overwrite says what to do.
     """
     model, splits, description = beginning
-    best = model_path(s.dataset, run_id)
-    starts = not (s.resume and state_path(best).exists())
-    if starts:
-        methods.begin(s, model, description)
-    with _held(best):
-        for path in (best, state_path(best)):
-            clear_leftovers(path)
-        saved = None if starts else _saved_state(best, description, s)
+    best, words = model_path(s.dataset, run_id), splits["test"].unit == "word"
+    if s.precision == "bf16" and bf16_is_slow(model.device):
+        note("--precision bf16: this processor has no instructions for it (avx512_bf16, amx_bf16), and is slower with "
+             "it than without: 2.4 times at PTB size, 1.4 times with images, where that was measured")
+    with team_for(model) as team:
+        starts = team.agreed(not (s.resume and state_path(best).exists()))
+        if team.size > 1:
+            methods.check_together(s)
         if starts:
-            _make_room(run_id, observer, s)
-        records = Records(LOGS / s.dataset, run_id, words=splits["test"].unit == "word")
-        trainer = Trainer(model, splits, recipe, s, records, best, description, observer)
-        _train_from(trainer, saved, run_id)
-        records.close()
+            methods.begin(s, model, description)
+        with _held(best) if team.first else nullcontext():
+            if team.first:
+                _clear_the_way(best, starts, run_id, observer, s)
+            saved = None if starts else _saved_state(best, description, s)
+            records = Records(LOGS / s.dataset, run_id, words) if team.first else Printer(words)
+            trainer = Trainer(model, splits, recipe, s, records, best, description, observer if team.first else None,
+                              team)
+            _train_from(trainer, saved, run_id)
+            records.close()
+
+
+def _clear_the_way(best, starts, run_id, observer, s):
+    """Remove leftovers of a write that was cut short, and what `_make_room` removes before a run `starts`."""
+    for path in (best, state_path(best)):
+        clear_leftovers(path)
+    if starts:
+        _make_room(run_id, observer, s)
 
 
 @contextmanager
@@ -92,15 +113,17 @@ def _train_from(trainer, saved, run_id):
     """Train from the state `saved` (None: from the start) to the end, and test the best model."""
     s, records = trainer.s, trainer.records
     if saved is None:
-        records.write("run", id=run_id, args=s.record(), **environment())
+        records.write("run", id=run_id, args=s.record(), **environment(trainer.team.size))
         records.write("data", **read_in(trainer.splits, trainer.description.get("vocabulary")))
         trainer.save()
     else:
         trainer.resume(saved)
         if trainer.progress.tested:
-            print(f"{run_id} is finished: its figures stand in {records.paths[0]}; --eval evaluates it again")
+            log = log_path(s.dataset, run_id, ".log")
+            print(f"{run_id} is finished: its figures stand in {log}; --eval evaluates it again")
             return
-        records.write("resume", iteration=trainer.progress.iteration, args=s.record(), **environment())
+        records.write("resume", iteration=trainer.progress.iteration, args=s.record(),
+                      **environment(trainer.team.size))
     trainer.fit()
     if trainer.progress.finished:
         _test_the_best(trainer, s)
@@ -125,7 +148,7 @@ def _test_the_best(trainer, s):
     domain = trainer.description["domain"]
     trainer.model.load_state_dict(load_checkpoint(trainer.model_path, domain)["model"])
     try:
-        test(trainer.model, trainer.splits["test"], s, trainer.records)
+        test(trainer.model, trainer.splits["test"], s, trainer.records, trainer.team)
     except KeyboardInterrupt:
         raise Interrupted("training is finished and saved; the same command with --resume tests it again") from None
     trainer.model.load_state_dict(load_checkpoint(trainer.state_path, domain)["model"])
@@ -133,14 +156,15 @@ def _test_the_best(trainer, s):
     trainer.save()
 
 
-def test(model, split, s, records):
+def test(model, split, s, records, team=None):
     """Write the TEST lines of a model: one-sample figures, the importance-weighted NLL, and the optimum if known."""
-    measured = metrics.evaluate(model, split, s.seed)
+    team = team or Team()
+    measured = metrics.evaluate(model, split, s.seed, team)
     records.write("test", **measured.as_dict(), final=True)
     nll = metrics.importance_weighted_nll(
         model, split, s.iw_nsamples, s.iw_batch, s.seed,
         lambda batches: tqdm(batches, total=split.num_batches, desc="iw nll", leave=False,
-                             disable=not sys.stderr.isatty()))
+                             disable=not (team.first and sys.stderr.isatty())), team)
     if not math.isfinite(nll):
         raise UserError(f"the importance-weighted NLL is {nll}: the posteriors are too narrow, or too far from the "
                         "prior, for float32; train with a gentler setting")
