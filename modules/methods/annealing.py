@@ -29,7 +29,7 @@ class Annealing(Method):
             raise UserError("--warm_up 0 and --kl_start below 1 exclude each other: with no epoch to grow in, the KL "
                             "weight is 1 from the start; give --warm_up N, or --beta for a weight that stays")
         if s.kl_start < 1 and s.beta == 0:
-            raise UserError("--kl_start does nothing with --beta 0: the KL weight is 0 throughout; leave one of them out")
+            raise UserError("--kl_start does nothing with --beta 0: its KL weight is 0; leave one of them out")
 
     def kl_weight(self, s, iteration, batches_per_epoch):
         return annealed_weight(iteration, batches_per_epoch, s.kl_start, s.warm_up, s.kl_cycles)

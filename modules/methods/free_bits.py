@@ -33,7 +33,7 @@ class FreeBits(Method):
 
     def check(self, s):
         if s.free_bits and s.beta == 0:
-            raise UserError("--free_bits does nothing with --beta 0: the KL costs nothing at all; leave one of them out")
+            raise UserError("--free_bits does nothing with --beta 0: the KL costs nothing; leave one of them out")
 
     def kl_penalty(self, s, kl):
         """kl [batch, nz] -> [batch, nz], or [batch, 1] of their sum."""

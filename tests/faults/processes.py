@@ -72,6 +72,7 @@ class Process:
         code = 1
         try:
             os.chdir(folder)
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
             for number, path in enumerate(self.streams, 1):
                 os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
             sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
