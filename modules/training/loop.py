@@ -171,13 +171,13 @@ class Trainer:
         reconstruction, kl = self.model.elbo_terms(x, self.options.nsamples, weight)
         penalty = kl_penalty(kl, self.options.free_bits, self.options.free_bits_over)
         loss = torch.add(reconstruction, penalty, alpha=weight)
-        loss.backward(torch.full_like(penalty, 1 / len(penalty)))       # the share of each x in the mean
+        loss.mean().backward()
         return loss.detach(), reconstruction.detach(), kl.detach()
 
     def _clip(self, parameters, measured):
         """Scale the gradients of `parameters` as if to bring the norm over all of `measured` down to the bound."""
-        norm = get_total_norm([p.grad for p in measured if p.grad is not None], foreach=True)
-        clip_grads_with_norm_(parameters, self.recipe.clip_norm, norm, foreach=True)
+        norm = get_total_norm([p.grad for p in measured if p.grad is not None])
+        clip_grads_with_norm_(parameters, self.recipe.clip_norm, norm)
 
     @contextmanager
     def _only_encoder_gradients(self):
