@@ -56,6 +56,17 @@ def main():
 
 def cost_of_mean(way, scale, sentences):
     """(posterior means [sentences, 1], seconds, MiB by which this process's peak of memory grew)"""
+    decoder, x, grid = problem(scale, sentences)
+    way(decoder, x[:2], grid)                                                       # warm
+    before = peak_memory()
+    start = time.perf_counter()
+    mean = way(decoder, x, grid)
+    seconds = time.perf_counter() - start
+    return mean, seconds, (peak_memory() - before) / 2**20
+
+
+def problem(scale, sentences):
+    """(decoder, token ids [sentences, WORDS + 2], grid [points, 1])"""
     torch.manual_seed(0)
     decoder = build_vae(TEXT.settings(**CONFIG), range(VOCABULARY)).decoder.eval()
     for parameter in decoder.parameters():
@@ -63,12 +74,7 @@ def cost_of_mean(way, scale, sentences):
     x = torch.randint(4, VOCABULARY, (sentences, WORDS + 2), dtype=torch.int32)
     x[:, 0], x[:, -1] = 1, 2
     grid = torch.arange(-20, 20, 0.1).unsqueeze(1)
-    way(decoder, x[:2], grid)                                                       # warm
-    before = peak_memory()
-    start = time.perf_counter()
-    mean = way(decoder, x, grid)
-    seconds = time.perf_counter() - start
-    return mean, seconds, (peak_memory() - before) / 2**20
+    return decoder, x, grid
 
 
 @torch.no_grad()

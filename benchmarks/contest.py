@@ -43,16 +43,16 @@ def compare(title, textbook, rows, seconds):
         print(f"{row.name:42}{1e3 * plain:10.2f}{1e3 * ours:10.2f}{plain / ours:8.2f}{ideal / ours:9.0%}")
 
 
-def take_turns(contestants, seconds):
-    """Median seconds of one step of each: {name: run}, where run(count) takes `count` steps -> {name: seconds}."""
-    warm = {name: min(seconds_per_step(run, 1) for _ in range(2)) for name, run in contestants.items()}
+def take_turns(contestants, seconds, clock=time.perf_counter, typical=statistics.median):
+    """Typical seconds of one step of each: {name: run}, where run(count) takes `count` steps -> {name: seconds}."""
+    warm = {name: min(seconds_per_step(run, 1, clock) for _ in range(2)) for name, run in contestants.items()}
     counts = {name: max(1, round(TURN / warm[name])) for name in contestants}
     times = {name: [] for name in contestants}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or min(map(len, times.values())) < 2:
         for name, run in contestants.items():
-            times[name].append(seconds_per_step(run, counts[name]))
-    return {name: statistics.median(values) for name, values in times.items()}
+            times[name].append(seconds_per_step(run, counts[name], clock))
+    return {name: typical(values) for name, values in times.items()}
 
 
 def begin(*more):
@@ -68,12 +68,17 @@ def wait():
         torch.cuda.synchronize()
 
 
-def seconds_per_step(run, count):
+def seconds_per_step(run, count, clock=time.perf_counter):
     wait()
-    start = time.perf_counter()
+    start = clock()
     run(count)
     wait()
-    return (time.perf_counter() - start) / count
+    return (clock() - start) / count
+
+
+def fair_clock():
+    """What takes the time: with one thread the processor's time, in which what other programs do matters little."""
+    return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
 def square_product(dtype, count):

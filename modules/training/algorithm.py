@@ -84,13 +84,13 @@ class Algorithm1:
         reconstruction, kl = self.model.elbo_terms(rows, self.s.nsamples, weight)       # [rows], [rows, nz]
         penalty = self.team.of_batch(lambda kl: methods.kl_penalty(self.s, kl), kl)
         loss = torch.add(reconstruction, penalty, alpha=weight)
-        loss.backward(torch.full_like(penalty, share))                  # the share of each x in the mean
+        (share * loss).sum().backward()
         return self.team.add_up(self.both, loss, reconstruction, kl)
 
     def _clip(self, parameters, measured):
         """Scale the gradients of `parameters` as if to bring the norm over all of `measured` down to the bound."""
-        norm = get_total_norm([p.grad for p in measured if p.grad is not None], foreach=True)
-        clip_grads_with_norm_(parameters, self.recipe.clip_norm, norm, foreach=True)
+        norm = get_total_norm([p.grad for p in measured if p.grad is not None])
+        clip_grads_with_norm_(parameters, self.recipe.clip_norm, norm)
 
     @contextmanager
     def only_encoder_gradients(self):

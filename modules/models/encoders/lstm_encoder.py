@@ -3,7 +3,6 @@
 from torch import nn
 
 from modules.models.encoders.gaussian_encoder import GaussianEncoder
-from modules.models.layers.recurrence import LSTM
 
 
 class LSTMEncoder(GaussianEncoder):
@@ -15,7 +14,7 @@ class LSTMEncoder(GaussianEncoder):
     def __init__(self, vocab_size, nz, ni, enc_nh, constraints=()):
         super().__init__(constraints)
         self.embed = nn.Embedding(vocab_size, ni)
-        self.lstm = LSTM(ni, enc_nh)
+        self.lstm = nn.LSTM(ni, enc_nh)
         self.linear = nn.Linear(enc_nh, 2 * nz, bias=False)
 
     def gaussian(self, x):

@@ -2,12 +2,13 @@
 
 A plain implementation keeps logits, log-probabilities and their two gradients, each [tokens, vocab]. Here one such
 tensor turns from logits to odds to the gradient in place, what is divided by the sum of the odds is narrower, and the
-gradient with respect to the vocabulary matrix is computed only where somebody wants it.
+gradient with respect to the vocabulary matrix is computed only where somebody wants it. On one thread that saves 6
+to 7% of a step at PTB size, 14 to 17% at toy size, 1 to 2% at Yahoo size (docs/speed.md).
 """
 
 import torch
 
-CHUNK = 512     # tokens at a time where no gradient is wanted: their logits stay in the processor's cache
+CHUNK = 512     # tokens at a time where no gradient is wanted: less memory, and half off the toy study's likelihood
 
 
 def token_nll(hidden, weight, targets, dtype=torch.float32):
