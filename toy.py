@@ -21,20 +21,32 @@ from modules.settings import Group, Setting, number, one_of, parse, whole
 from modules.training.recipe import TOY
 from modules.training.run import prepare_device, train_and_test
 
-MOST_POINTS = 100_000       # of the grid
+MOST_POINTS = 100_000  # of the grid
 NUM_PLOT = {"multiple": 500, "single": 50}
-MAX_ITERATIONS = {"multiple": None, "single": 100}      # the figure of the single mode shows the first twenty
+MAX_ITERATIONS = {"multiple": None, "single": 100}  # the figure of the single mode shows the first twenty
 
-SPACE = Group("posterior mean space", (
-    Setting("plot_mode", one_of("multiple", "single"), "multiple: the cloud every --plot_niter iterations; single: "
-            "every half-step of a few points", "multiple"),
-    Setting("zmin", number("(-inf, inf)"), "where the grid of z begins", -20.0),
-    Setting("zmax", number("(-inf, inf)"), "where it ends", 20.0),
-    Setting("dz", number("(-inf, inf)"), "its step", 0.1),
-    Setting("num_plot", whole(1), f"sentences to follow (default: {NUM_PLOT['multiple']}, or {NUM_PLOT['single']} in "
-            "single mode)", None),
-    Setting("plot_niter", whole(1), "iterations between two clouds", 200, needs=("plot_mode", "multiple")),
-    Setting("optim", one_of("sgd", "adam"), "sgd: rate 1.0; adam: rate 1e-3", "sgd")))
+SPACE = Group(
+    "posterior mean space",
+    (
+        Setting(
+            "plot_mode",
+            one_of("multiple", "single"),
+            "multiple: the cloud every --plot_niter iterations; single: every half-step of a few points",
+            "multiple",
+        ),
+        Setting("zmin", number("(-inf, inf)"), "where the grid of z begins", -20.0),
+        Setting("zmax", number("(-inf, inf)"), "where it ends", 20.0),
+        Setting("dz", number("(-inf, inf)"), "its step", 0.1),
+        Setting(
+            "num_plot",
+            whole(1),
+            f"sentences to follow (default: {NUM_PLOT['multiple']}, or {NUM_PLOT['single']} in single mode)",
+            None,
+        ),
+        Setting("plot_niter", whole(1), "iterations between two clouds", 200, needs=("plot_mode", "multiple")),
+        Setting("optim", one_of("sgd", "adam"), "sgd: rate 1.0; adam: rate 1e-3", "sgd"),
+    ),
+)
 
 
 def main():
@@ -57,7 +69,7 @@ def observe(s, beginning, device):
     if s.plot_mode == "single":
         splits["train"] = OneBatch(corpus, s.num_plot, splits["train"].num_batches, device)
     sentences = TextSplit(corpus, s.num_plot, device) if s.plot_mode == "multiple" else splits["train"]
-    grid = torch.arange(s.zmin, s.zmax, s.dz, device=device).unsqueeze(1)      # [points, 1]
+    grid = torch.arange(s.zmin, s.zmax, s.dz, device=device).unsqueeze(1)  # [points, 1]
     if s.plot_mode == "multiple":
         return Snapshots(sentences, grid, s.plot_niter, s.record())
     return Trajectory(sentences, grid, s.record())
@@ -72,8 +84,9 @@ def check(s):
     s.num_plot = s.num_plot or NUM_PLOT[s.plot_mode]
     s.max_iterations = s.max_iterations or MAX_ITERATIONS[s.plot_mode]
     if not (s.zmin < s.zmax and 0 < s.dz < s.zmax - s.zmin < MOST_POINTS * s.dz):
-        s.parser.error(f"no grid of 2 to {MOST_POINTS} points from --zmin {s.zmin} to --zmax {s.zmax} in steps of "
-                       f"--dz {s.dz}")
+        s.parser.error(
+            f"no grid of 2 to {MOST_POINTS} points from --zmin {s.zmin} to --zmax {s.zmax} in steps of --dz {s.dz}"
+        )
     if s.nz != 1:
         raise UserError(f"--nz {s.nz}: the posterior mean space is drawn for one latent dimension")
     if s.model == "lm":

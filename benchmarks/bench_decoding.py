@@ -21,16 +21,16 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.bench_text import load_into_textbook  # noqa: E402
-from benchmarks.contest import DEVICE, begin, wait  # noqa: E402
-from benchmarks.textbook import TextbookVAE, textbook_beam_search  # noqa: E402
-from modules.generation import search as generation  # noqa: E402
-from modules.data.corpus import Vocabulary  # noqa: E402
-from modules.domains.text_domain import TEXT, build_vae  # noqa: E402
+from benchmarks.bench_text import load_into_textbook
+from benchmarks.contest import DEVICE, begin, wait
+from benchmarks.textbook import TextbookVAE, textbook_beam_search
+from modules.data.corpus import Vocabulary
+from modules.domains.text_domain import TEXT, build_vae
+from modules.generation import search as generation
 
 VOCABULARY, NZ, NI, NH = 10_000, 32, 256, 256
 BEAM, MAX_LENGTH = 5, 30
-SCALE, EMBEDDING_SCALE, END_SCALE = 10.0, 10.0, 2.0         # of the weights, the embeddings, and </s> on top
+SCALE, EMBEDDING_SCALE, END_SCALE = 10.0, 10.0, 2.0  # of the weights, the embeddings, and </s> on top
 TURNS = 3
 
 
@@ -52,8 +52,10 @@ def main():
         "textbook beam, hypotheses one by one": lambda: textbook_search(False),
         "textbook beam, hypotheses together": lambda: textbook_search(True),
         "greedy": lambda: generation.greedy(model.decoder, z, vocabulary, MAX_LENGTH),
-        "greedy one by one": lambda: [generation.greedy(model.decoder, row, vocabulary, MAX_LENGTH)
-                                      for row in z[part].split(1)]}
+        "greedy one by one": lambda: [
+            generation.greedy(model.decoder, row, vocabulary, MAX_LENGTH) for row in z[part].split(1)
+        ],
+    }
     results, seconds = take_turns(contestants)
     found = {name: words_of(results[name], vocabulary) for name in ("beam", "greedy")}
     expected = [found["beam"][i] for i in part]
@@ -62,12 +64,16 @@ def main():
     assert torch.equal(torch.cat(results["greedy one by one"]), results["greedy"][part])
     for name, sentences in found.items():
         lengths = sorted(map(len, sentences))
-        print(f"{name}: lengths {lengths[0]} to {lengths[-1]}, {sum(lengths) / len(lengths):.1f} on average, "
-              f"{len(set(map(tuple, sentences)))} distinct sentences")
+        print(
+            f"{name}: lengths {lengths[0]} to {lengths[-1]}, {sum(lengths) / len(lengths):.1f} on average, "
+            f"{len(set(map(tuple, sentences)))} distinct sentences"
+        )
     print(f"{f'median ms a sentence, of {TURNS} turns':42}{'one by one':>12}{'batched':>10}{'ratio':>8}")
-    for name, plain in (("beam", "textbook beam, hypotheses one by one"),
-                        ("beam", "textbook beam, hypotheses together"),
-                        ("greedy", "greedy one by one")):
+    for name, plain in (
+        ("beam", "textbook beam, hypotheses one by one"),
+        ("beam", "textbook beam, hypotheses together"),
+        ("greedy", "greedy one by one"),
+    ):
         one_by_one, batched = 1e3 * seconds[plain] / len(part), 1e3 * seconds[name] / len(z)
         print(f"{plain:42}{one_by_one:12.2f}{batched:10.2f}{one_by_one / batched:8.1f}")
 

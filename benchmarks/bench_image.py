@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.contest import (  # noqa: E402
+from benchmarks.contest import (
     DEVICE,
     begin,
     compare,
@@ -37,20 +37,20 @@ from benchmarks.contest import (  # noqa: E402
     seconds_per_step,
     textbook_runs,
 )
-from benchmarks.textbook import textbook_step  # noqa: E402
-from benchmarks.textbook_image import TextbookImageVAE  # noqa: E402
-from modules.models.decoders.pixelcnn import PixelCNNDecoder  # noqa: E402
-from modules.models.encoders.resnet import ResNetEncoder  # noqa: E402
-from modules.models.layers.precision import PRECISIONS  # noqa: E402
-from modules.training.recipe import IMAGE  # noqa: E402
-from modules.models.vae import VAE  # noqa: E402
+from benchmarks.textbook import textbook_step
+from benchmarks.textbook_image import TextbookImageVAE
+from modules.models.decoders.pixelcnn import PixelCNNDecoder
+from modules.models.encoders.resnet import ResNetEncoder
+from modules.models.layers.precision import PRECISIONS
+from modules.models.vae import VAE
+from modules.training.recipe import IMAGE
 
-RECIPE = replace(IMAGE, lr=1e-6)    # all stay near the weights that they start with
-NZ, ENC_LAYERS, KERNELS, CHANNELS, PLANES = 32, [64] * 3, [7] * 5 + [5] * 4 + [3] * 4, 64, 4     # as published
-SIDE, BATCH, BATCHES = 28, 50, 4    # pixels, images, different batches
+RECIPE = replace(IMAGE, lr=1e-6)  # all stay near the weights that they start with
+NZ, ENC_LAYERS, KERNELS, CHANNELS, PLANES = 32, [64] * 3, [7] * 5 + [5] * 4 + [3] * 4, 64, 4  # as published
+SIDE, BATCH, BATCHES = 28, 50, 4  # pixels, images, different batches
 IW_IMAGES, IW_SAMPLES = 1, 100
-INK = 0.15                          # share of the pixels that are 1
-SAMPLES = 400                       # images, as image.py draws
+INK = 0.15  # share of the pixels that are 1
+SAMPLES = 400  # images, as image.py draws
 
 
 class Images:
@@ -90,8 +90,9 @@ def compare_training(seconds):
     """Print the table of training steps and likelihood."""
     split, few = Images(BATCHES * BATCH, BATCH), Images(IW_IMAGES, 1)
     optimiser = partial(torch.optim.Adam, lr=RECIPE.lr)
-    textbook = textbook_runs(textbook_model(), optimiser, RECIPE.clip_norm, list(split), torch.cat(list(few)),
-                             IW_SAMPLES)
+    textbook = textbook_runs(
+        textbook_model(), optimiser, RECIPE.clip_norm, list(split), torch.cat(list(few)), IW_SAMPLES
+    )
     rows = project_rows(partial(project_trainer, split), flops, few, IW_SAMPLES)
     compare(f"published architecture, batch {BATCH} x {SIDE} x {SIDE}", textbook, rows, seconds)
 
@@ -100,8 +101,11 @@ def compare_sampling(passes):
     """Print the time that 400 images take."""
     model, textbook = project_model().eval(), textbook_model().eval()
     z, uniform = torch.randn(SAMPLES, NZ, device=DEVICE), torch.rand(SIDE * SIDE, SAMPLES, device=DEVICE)
-    naive = statistics.median(seconds_per_step(lambda count: textbook.sample(z, uniform, count), passes)
-                              for _ in range(2)) * SIDE * SIDE
+    naive = (
+        statistics.median(seconds_per_step(lambda count: textbook.sample(z, uniform, count), passes) for _ in range(2))
+        * SIDE
+        * SIDE
+    )
     ours = statistics.median(seconds_per_step(lambda count: model.decoder.sample(z), 1) for _ in range(3))
     print(f"\n{'median seconds':42}{'textbook':>10}{'ours':>10}{'ratio':>8}")
     print(f"{f'sampling {SAMPLES} images':42}{naive:10.0f}{ours:10.2f}{naive / ours:8.0f}")
@@ -112,13 +116,17 @@ def flops(encoder_passes, decoder_passes, count=BATCH):
     model = project_model().eval()
     with FlopCounterMode(display=False) as counter:
         model.encoder(torch.zeros(count, 1, SIDE, SIDE, device=DEVICE))
-    kernels = [getattr(layer, "mask", layer.weight).count_nonzero() for layer in model.decoder.main.modules()
-               if isinstance(layer, torch.nn.Conv2d)]
+    kernels = [
+        getattr(layer, "mask", layer.weight).count_nonzero()
+        for layer in model.decoder.main.modules()
+        if isinstance(layer, torch.nn.Conv2d)
+    ]
     decoder = 2 * count * (SIDE * SIDE * int(sum(kernels)) + model.decoder.z_transform[0].weight.numel())
     return counter.get_total_flops() * encoder_passes, decoder * decoder_passes
 
 
 # ---------------------------------------------------------------------- the same problem for both
+
 
 def project_model(precision="float32", side=SIDE):
     """The image VAE of the published sizes, which starts with the same weights at every call."""
@@ -162,8 +170,12 @@ def check_agreement():
 def check_evaluation(x):
     """Assert that likelihoods given z are the same, and samples of small images."""
     z = torch.randn(len(x), NZ, device=DEVICE)
-    torch.testing.assert_close(project_model().eval().decoder.reconstruction(x, z.unsqueeze(1)).squeeze(1),
-                               textbook_model().eval().reconstruction(x, z), rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(
+        project_model().eval().decoder.reconstruction(x, z.unsqueeze(1)).squeeze(1),
+        textbook_model().eval().reconstruction(x, z),
+        rtol=1e-5,
+        atol=1e-3,
+    )
     uniform = torch.rand(64, len(z), generator=torch.Generator().manual_seed(1)).to(DEVICE)
     images, probabilities = project_model(side=8).eval().decoder.sample(z, torch.Generator().manual_seed(1))
     expected, expected_probabilities = textbook_model(side=8).eval().sample(z, uniform)

@@ -17,13 +17,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import bench_image, bench_text  # noqa: E402
-from benchmarks.contest import fair_clock, outer_steps, peak_memory, seconds_per_step  # noqa: E402
-from modules.data.corpus import TextSplit  # noqa: E402
-from modules.training.memory import keep_freed_memory  # noqa: E402
+from benchmarks import bench_image, bench_text
+from benchmarks.contest import fair_clock, outer_steps, peak_memory, seconds_per_step
+from modules.data.corpus import TextSplit
+from modules.training.memory import keep_freed_memory
 
-TURNS = 3                           # processes of each way
-STEPS = {"toy": 500, "ptb": 30, "yahoo": 3, "image": 6}    # timed in each, after two that are not
+TURNS = 3  # processes of each way
+STEPS = {"toy": 500, "ptb": 30, "yahoo": 3, "image": 6}  # timed in each, after two that are not
 
 
 def main():
@@ -36,8 +36,10 @@ def main():
             for kept in costs:
                 with context.Pool(1) as pool:
                     costs[kept].append(pool.apply(cost_of_steps, (domain, kept)))
-        for name, default, kept in zip(("median ms", "page faults", "peak of memory, MiB"),
-                                       *(map(statistics.median, zip(*costs[kept])) for kept in costs)):
+        for name, default, kept in zip(
+            ("median ms", "page faults", "peak of memory, MiB"),
+            *(map(statistics.median, zip(*costs[kept])) for kept in costs),
+        ):
             print(f"{domain:14}{name:28}{default:10.1f}{kept:10.1f}{default / max(kept, 1):8.2f}")
 
 

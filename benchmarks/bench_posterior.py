@@ -1,4 +1,4 @@
-"""Time the model-posterior mean on the grid (`modules/evaluation/model_posterior.py`) against the plain way to compute it, in turns.
+"""Time the mean of p(z|x) on the grid (`modules/evaluation/model_posterior.py`) against the plain way, in turns.
 
     python benchmarks/bench_posterior.py            # about a minute on two free CPU cores
 
@@ -20,14 +20,14 @@ from torch.nn.functional import log_softmax
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.contest import peak_memory  # noqa: E402
-from modules.evaluation.model_posterior import posterior_mean  # noqa: E402
-from modules.domains.text_domain import TEXT, build_vae  # noqa: E402
+from benchmarks.contest import peak_memory
+from modules.domains.text_domain import TEXT, build_vae
+from modules.evaluation.model_posterior import posterior_mean
 
 VOCABULARY, WORDS = 1004, 10
 CONFIG = {"nz": 1, "ni": 50, "enc_nh": 50, "dec_nh": 50, "dec_dropout_in": 0.5, "dec_dropout_out": 0.5}
 DECODERS = {"as training starts": 1.0, "weights 50 times as large": 50.0}
-PLAIN_CHUNK = 10        # sentences: with all grid points, 180 MB of log-probabilities
+PLAIN_CHUNK = 10  # sentences: with all grid points, 180 MB of log-probabilities
 TURNS = 3
 
 
@@ -47,17 +47,20 @@ def main():
                 costs[way].append(cost)
         difference = (means[plain_mean] - means[posterior_mean]).abs().max()
         assert difference < 1e-5, difference
-        (plain_seconds, plain_memory), (seconds, memory) = (map(statistics.median, zip(*cost))
-                                                            for cost in costs.values())
-        print(f"{name:28}{'seconds':12}{plain_seconds:10.2f}{seconds:10.2f}{plain_seconds / seconds:8.2f}"
-              f"{difference:12.1e}")
+        (plain_seconds, plain_memory), (seconds, memory) = (
+            map(statistics.median, zip(*cost)) for cost in costs.values()
+        )
+        print(
+            f"{name:28}{'seconds':12}{plain_seconds:10.2f}{seconds:10.2f}{plain_seconds / seconds:8.2f}"
+            f"{difference:12.1e}"
+        )
         print(f"{'':28}{'MiB':12}{plain_memory:10.0f}{memory:10.0f}{plain_memory / memory:8.2f}")
 
 
 def cost_of_mean(way, scale, sentences):
     """(posterior means [sentences, 1], seconds, MiB by which this process's peak of memory grew)"""
     decoder, x, grid = problem(scale, sentences)
-    way(decoder, x[:2], grid)                                                       # warm
+    way(decoder, x[:2], grid)  # warm
     before = peak_memory()
     start = time.perf_counter()
     mean = way(decoder, x, grid)
@@ -83,12 +86,12 @@ def plain_mean(decoder, x, grid):
     means = []
     for sentences in x.long().split(PLAIN_CHUNK):
         tokens, count = sentences.T, len(sentences)
-        embedded = decoder.embed(tokens[:-1]).repeat_interleave(len(grid), dim=1)   # [time - 1, rows, ni]
-        z = grid.repeat(count, 1)                                                   # [rows, 1]
+        embedded = decoder.embed(tokens[:-1]).repeat_interleave(len(grid), dim=1)  # [time - 1, rows, ni]
+        z = grid.repeat(count, 1)  # [rows, 1]
         cell = decoder.trans_linear(z).unsqueeze(0)
         source = torch.cat([embedded, z.expand(len(embedded), -1, -1)], dim=2)
         hidden, _ = decoder.lstm(source, (cell.tanh(), cell))
-        log_p = log_softmax(decoder.pred_linear(hidden), dim=2)                     # [time - 1, rows, vocab]
+        log_p = log_softmax(decoder.pred_linear(hidden), dim=2)  # [time - 1, rows, vocab]
         targets = tokens[1:].repeat_interleave(len(grid), dim=1).unsqueeze(2)
         log_joint = log_p.gather(2, targets).sum(dim=(0, 2)) - z.squeeze(1).square() / 2
         means.append(torch.softmax(log_joint.view(count, len(grid)), dim=1) @ grid)

@@ -33,7 +33,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.contest import (  # noqa: E402
+from benchmarks.contest import (
     DEVICE,
     begin,
     compare,
@@ -42,18 +42,24 @@ from benchmarks.contest import (  # noqa: E402
     project_rows,
     textbook_runs,
 )
-from benchmarks.textbook import TextbookVAE, textbook_read, textbook_step  # noqa: E402
-from modules.data.corpus import Corpus, TextSplit, read_corpus  # noqa: E402
-from modules.domains.text_domain import TEXT, build_vae  # noqa: E402
-from modules.training.recipe import TEXT as PUBLISHED  # noqa: E402
+from benchmarks.textbook import TextbookVAE, textbook_read, textbook_step
+from modules.data.corpus import Corpus, TextSplit, read_corpus
+from modules.domains.text_domain import TEXT, build_vae
+from modules.training.recipe import TEXT as PUBLISHED
 
 DROPOUT = 0.5
-RECIPE = replace(PUBLISHED, lr=1e-3)     # all stay near the weights that they start with
-BATCHES = 4                 # different ones
-DOCUMENTS, WORDS, VOCABULARY = 100_000, 78, 20_000      # of the made-up corpus; <s> and </s> come on top
-TEXTBOOK_NAMES = {"encoder.embed": "enc_embed", "encoder.lstm": "enc_lstm", "encoder.linear": "enc_linear",
-                  "decoder.embed": "dec_embed", "decoder.trans_linear": "dec_trans", "decoder.lstm": "dec_lstm",
-                  "decoder.pred_linear": "dec_pred"}
+RECIPE = replace(PUBLISHED, lr=1e-3)  # all stay near the weights that they start with
+BATCHES = 4  # different ones
+DOCUMENTS, WORDS, VOCABULARY = 100_000, 78, 20_000  # of the made-up corpus; <s> and </s> come on top
+TEXTBOOK_NAMES = {
+    "encoder.embed": "enc_embed",
+    "encoder.lstm": "enc_lstm",
+    "encoder.linear": "enc_linear",
+    "decoder.embed": "dec_embed",
+    "decoder.trans_linear": "dec_trans",
+    "decoder.lstm": "dec_lstm",
+    "decoder.pred_linear": "dec_pred",
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class Size:
     nh: int
     nz: int
     batch: int
-    length: int             # tokens of a sentence, <s> and </s> included
+    length: int  # tokens of a sentence, <s> and </s> included
     iw_sentences: int
     iw_samples: int
 
@@ -98,20 +104,34 @@ def main():
 
 # ---------------------------------------------------------------------- training steps and likelihood
 
+
 def compare_training(name, size, seconds):
     """Print the table of one size."""
     split = TextSplit(made_up_corpus(size, BATCHES * size.batch), size.batch, DEVICE)
     few = TextSplit(made_up_corpus(size, size.iw_sentences), size.batch, DEVICE)
     check_agreement(size, next(iter(split))[:4])
-    textbook = textbook_runs(textbook_model(size, DROPOUT), partial(torch.optim.SGD, lr=RECIPE.lr), RECIPE.clip_norm,
-                             [x.long() for x in split], next(iter(few)).long(), size.iw_samples)
-    rows = project_rows(lambda clip, precision: project_trainer(size, split, clip, precision, DROPOUT), size.flops, few,
-                        size.iw_samples)
-    compare(f"{name}: vocabulary {size.vocab}, ni {size.ni}, nh {size.nh}, nz {size.nz}, batch {size.batch} x "
-            f"{size.length}", textbook, rows, seconds)
+    textbook = textbook_runs(
+        textbook_model(size, DROPOUT),
+        partial(torch.optim.SGD, lr=RECIPE.lr),
+        RECIPE.clip_norm,
+        [x.long() for x in split],
+        next(iter(few)).long(),
+        size.iw_samples,
+    )
+    rows = project_rows(
+        lambda clip, precision: project_trainer(size, split, clip, precision, DROPOUT), size.flops, few, size.iw_samples
+    )
+    compare(
+        f"{name}: vocabulary {size.vocab}, ni {size.ni}, nh {size.nh}, nz {size.nz}, batch {size.batch} x "
+        f"{size.length}",
+        textbook,
+        rows,
+        seconds,
+    )
 
 
 # ---------------------------------------------------------------------- the same problem for both
+
 
 def made_up_corpus(size, sentences):
     """Uniformly random words between `<s>` and `</s>`."""
@@ -139,8 +159,14 @@ def check_agreement(size, x):
 def project_trainer(size, split, clip, precision, dropout, recipe=RECIPE):
     """A trainer of a new model, which starts with the same weights at every call."""
     torch.manual_seed(0)
-    config = {"nz": size.nz, "ni": size.ni, "enc_nh": size.nh, "dec_nh": size.nh, "dec_dropout_in": dropout,
-              "dec_dropout_out": dropout}
+    config = {
+        "nz": size.nz,
+        "ni": size.ni,
+        "enc_nh": size.nh,
+        "dec_nh": size.nh,
+        "dec_dropout_in": dropout,
+        "dec_dropout_out": dropout,
+    }
     model = build_vae(TEXT.settings(**config, precision=precision), range(size.vocab)).to(DEVICE)
     return make_trainer(model, split, recipe, clip)
 
@@ -165,6 +191,7 @@ def textbook_name(name):
 
 # ---------------------------------------------------------------------- reading
 
+
 def compare_reading():
     """Print seconds and bytes per token of both ways to read a corpus of Yahoo's size."""
     with tempfile.TemporaryDirectory() as folder:
@@ -178,8 +205,9 @@ def compare_reading():
             for read, result in zip((textbook_read, read_corpus), results):
                 with context.Pool(1) as pool:
                     result.append(pool.apply(cost_of_reading, (read, path)))
-        for label, plain, ours in zip(("median seconds", "bytes per token"),
-                                      *(map(statistics.median, zip(*result)) for result in results)):
+        for label, plain, ours in zip(
+            ("median seconds", "bytes per token"), *(map(statistics.median, zip(*result)) for result in results)
+        ):
             print(f"{label:42}{plain:10.2f}{ours:10.2f}{plain / ours:8.2f}")
 
 

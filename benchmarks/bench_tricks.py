@@ -22,24 +22,25 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import bench_decoding, bench_image, bench_posterior, bench_text, contest  # noqa: E402
-from modules.data.corpus import TextSplit  # noqa: E402
-from modules.evaluation import metrics, model_posterior  # noqa: E402
-from modules.generation import search  # noqa: E402
-from modules.methods import semi_amortised  # noqa: E402
-from modules.models.decoders import lstm_decoder, pixelcnn, pixelcnn_sampler  # noqa: E402
-from modules.models.gaussian import log_density  # noqa: E402
-from modules.models.layers import convolution, dropout, elu, vocabulary_softmax  # noqa: E402
-from modules.text import build_vae  # noqa: E402
-from modules.training import loop  # noqa: E402
-from modules.training.memory import keep_freed_memory  # noqa: E402
+from benchmarks import bench_decoding, bench_image, bench_posterior, bench_text, contest
+from modules.data.corpus import TextSplit
+from modules.evaluation import metrics, model_posterior
+from modules.generation import search
+from modules.methods import semi_amortised
+from modules.models.decoders import lstm_decoder, pixelcnn, pixelcnn_sampler
+from modules.models.gaussian import log_density
+from modules.models.layers import convolution, dropout, elu, vocabulary_softmax
+from modules.text import build_vae
+from modules.training import loop
+from modules.training.memory import keep_freed_memory
 
 AGAIN = "nothing (what is noise)"
-ENDLESS = 2**62         # in place of a number of rows at a time
-VALIDATION = {"toy": 1000, "ptb": 3370, "image": 1345}      # sentences or images of the splits
+ENDLESS = 2**62  # in place of a number of rows at a time
+VALIDATION = {"toy": 1000, "ptb": 3370, "image": 1345}  # sentences or images of the splits
 
 
 # ---------------------------------------------------------------------- the plain ways
+
 
 def plain_nll(hidden, weight, targets, dtype=torch.float32):
     return F.cross_entropy((hidden.to(dtype) @ weight.to(dtype).T).to(hidden.dtype), targets, reduction="none")
@@ -53,8 +54,12 @@ def plain_optimiser(trainer, parameters):
 
 def plain_mixture(z, mean, logvar, chunk=64):
     mean, logvar = mean.double(), logvar.double()
-    return torch.cat([torch.logsumexp(log_density(part.double().unsqueeze(1), mean, logvar), dim=1)
-                      for part in z.split(chunk)]) - torch.tensor(float(len(mean))).log()
+    return (
+        torch.cat(
+            [torch.logsumexp(log_density(part.double().unsqueeze(1), mean, logvar), dim=1) for part in z.split(chunk)]
+        )
+        - torch.tensor(float(len(mean))).log()
+    )
 
 
 @torch.no_grad()
@@ -66,8 +71,17 @@ def plain_sample(decoder, z, uniform):
 @torch.no_grad()
 def posterior_by_reconstruction(decoder, x, grid):
     """Every word of every sentence and grid point, by the decoder's own method."""
-    return torch.cat([F.softmax(model_posterior.log_standard_normal(grid) - decoder.reconstruction(
-        part, grid.expand(len(part), -1, -1)), dim=1) @ grid for part in x.split(20)])
+    return torch.cat(
+        [
+            F.softmax(
+                model_posterior.log_standard_normal(grid)
+                - decoder.reconstruction(part, grid.expand(len(part), -1, -1)),
+                dim=1,
+            )
+            @ grid
+            for part in x.split(20)
+        ]
+    )
 
 
 @torch.no_grad()
@@ -81,8 +95,10 @@ TRICKS = {
     "dropout of 16 bits": patch.object(dropout.Dropout, "forward", lambda self, x: F.dropout(x, self.p, self.training)),
     "fused optimisers": patch.object(loop.Trainer, "_optimiser", plain_optimiser),
     "hidden rows left out": patch.multiple(
-        pixelcnn.MaskedConvolution, kernel=lambda self: self.weight * self.mask,
-        convolve=convolution.Convolution.convolve),
+        pixelcnn.MaskedConvolution,
+        kernel=lambda self: self.weight * self.mask,
+        convolve=convolution.Convolution.convolve,
+    ),
     "batch norm folded": patch.object(convolution.Convolution, "normalised", lambda self, x, norm: norm(self(x))),
     "ELU by exp2": patch.object(elu.ELU, "forward", lambda self, x: F.elu(x, inplace=True)),
     "ELU in parts": patch.object(elu, "PIECE", ENDLESS),
@@ -103,6 +119,7 @@ IMAGE = ["hidden rows left out", "ELU by exp2", "ELU in parts", "channels last",
 
 
 # ---------------------------------------------------------------------- what is timed
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -136,6 +153,7 @@ def under(change, build):
     def changed(count):
         with change:
             run(count)
+
     return changed
 
 
@@ -147,18 +165,38 @@ def text_tables(name):
     trainer = partial(bench_text.project_trainer, size, split, "joint", "float32", bench_text.DROPOUT)
     yield "inner step", TEXT, lambda: partial(contest.inner_steps, trainer())
     yield "outer step", TEXT, lambda: partial(contest.outer_steps, trainer())
-    yield "IW-NLL", [TEXT[0], "vocabulary softmax in parts"], lambda: partial(
-        contest.likelihood, trainer().model, few, size.iw_samples)
+    yield (
+        "IW-NLL",
+        [TEXT[0], "vocabulary softmax in parts"],
+        lambda: partial(contest.likelihood, trainer().model, few, size.iw_samples),
+    )
     if name != "yahoo":
-        yield "evaluation", ["mixture by a product", TEXT[0], "vocabulary softmax in parts"], partial(
-            evaluation, trainer().model, TextSplit(bench_text.made_up_corpus(size, VALIDATION[name]), size.batch))
-    yield "outer step of the semi-amortised VAE, 3 steps", ["SVI's decoder frozen"], lambda: partial(
-        contest.outer_steps, semi_amortised_trainer(size, split))
+        yield (
+            "evaluation",
+            ["mixture by a product", TEXT[0], "vocabulary softmax in parts"],
+            partial(
+                evaluation, trainer().model, TextSplit(bench_text.made_up_corpus(size, VALIDATION[name]), size.batch)
+            ),
+        )
+    yield (
+        "outer step of the semi-amortised VAE, 3 steps",
+        ["SVI's decoder frozen"],
+        lambda: partial(contest.outer_steps, semi_amortised_trainer(size, split)),
+    )
 
 
 def semi_amortised_trainer(size, split):
-    config = {"model": "savae", "svi_steps": 3, "batch_size": size.batch, "nz": size.nz, "ni": size.ni,
-              "enc_nh": size.nh, "dec_nh": size.nh, "dec_dropout_in": 0.5, "dec_dropout_out": 0.5}
+    config = {
+        "model": "savae",
+        "svi_steps": 3,
+        "batch_size": size.batch,
+        "nz": size.nz,
+        "ni": size.ni,
+        "enc_nh": size.nh,
+        "dec_nh": size.nh,
+        "dec_dropout_in": 0.5,
+        "dec_dropout_out": 0.5,
+    }
     return contest.make_trainer(build_vae(config, range(size.vocab)), split, bench_text.RECIPE, "joint")
 
 
@@ -172,25 +210,37 @@ def image_tables():
     trainer = partial(bench_image.project_trainer, split, "joint", "float32")
     yield "inner step", IMAGE, lambda: partial(contest.inner_steps, trainer())
     yield "outer step", IMAGE, lambda: partial(contest.outer_steps, trainer())
-    yield "IW-NLL", [*IMAGE[:4], "batch norm folded", "images in parts"], lambda: partial(
-        contest.likelihood, trainer().model, few, 200)
-    yield "evaluation", ["mixture by a product"], partial(
-        evaluation, trainer().model, bench_image.Images(VALIDATION["image"], bench_image.BATCH))
+    yield (
+        "IW-NLL",
+        [*IMAGE[:4], "batch norm folded", "images in parts"],
+        lambda: partial(contest.likelihood, trainer().model, few, 200),
+    )
+    yield (
+        "evaluation",
+        ["mixture by a product"],
+        partial(evaluation, trainer().model, bench_image.Images(VALIDATION["image"], bench_image.BATCH)),
+    )
 
 
 def sampling_tables():
     decoder = bench_image.project_model().eval().decoder
     z, uniform = torch.randn(bench_image.SAMPLES, bench_image.NZ), torch.rand(bench_image.SIDE**2, bench_image.SAMPLES)
-    yield f"{len(z)} images", ["a cache (plain: one of 784 pixels)"], lambda: lambda count: [
-        pixelcnn_sampler.sample(decoder, z, uniform) for _ in range(count)]
+    yield (
+        f"{len(z)} images",
+        ["a cache (plain: one of 784 pixels)"],
+        lambda: lambda count: [pixelcnn_sampler.sample(decoder, z, uniform) for _ in range(count)],
+    )
 
 
 def decoding_tables():
     model, _, vocabulary = bench_decoding.make_models()
     z = torch.randn(1000, bench_decoding.NZ)
     for title, way in (("greedy", search.greedy), ("beam", partial(search.beam_search, beam_size=5))):
-        yield f"{title}, 1,000 sentences", ["logits in blocks"], lambda: lambda count: [
-            way(model.decoder, z, vocabulary, bench_decoding.MAX_LENGTH) for _ in range(count)]
+        yield (
+            f"{title}, 1,000 sentences",
+            ["logits in blocks"],
+            lambda: lambda count: [way(model.decoder, z, vocabulary, bench_decoding.MAX_LENGTH) for _ in range(count)],
+        )
 
 
 def grid_tables():
@@ -199,8 +249,13 @@ def grid_tables():
         yield name, GRID, lambda: lambda count: [model_posterior.posterior_mean(decoder, x, grid) for _ in range(count)]
 
 
-TABLES = {**{name: partial(text_tables, name) for name in bench_text.SIZES}, "image": image_tables,
-          "sampling": sampling_tables, "decoding": decoding_tables, "grid": grid_tables}
+TABLES = {
+    **{name: partial(text_tables, name) for name in bench_text.SIZES},
+    "image": image_tables,
+    "sampling": sampling_tables,
+    "decoding": decoding_tables,
+    "grid": grid_tables,
+}
 
 
 if __name__ == "__main__":

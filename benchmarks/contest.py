@@ -12,22 +12,23 @@ from pathlib import Path
 import torch
 
 from benchmarks.textbook import textbook_step
+from modules.domains.text_domain import TEXT
 from modules.evaluation.metrics import evaluation_mode, importance_weighted_nll
 from modules.models.layers.precision import allow_tf32
 from modules.training.algorithm import optimise_encoder
-from modules.domains.text_domain import TEXT
 from modules.training.loop import Trainer
 
-TURN = 0.1              # seconds that one contestant computes before the next has its turn, at least one step
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")      # CUDA_VISIBLE_DEVICES= hides a GPU
-PEAK_SIZE = 2048        # of the square matrices whose product gives the rate "of peak"
-IW_ROWS = 2048          # pairs of an x and a z at once, as the commands' default
+TURN = 0.1  # seconds that one contestant computes before the next has its turn, at least one step
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # CUDA_VISIBLE_DEVICES= hides a GPU
+PEAK_SIZE = 2048  # of the square matrices whose product gives the rate "of peak"
+IW_ROWS = 2048  # pairs of an x and a z at once, as the commands' default
 
 # One line of the table: what is timed against which textbook contestant; its FLOPs (those always in float32, the rest).
 Row = namedtuple("Row", "name baseline precision flops run")
 
 
 # ---------------------------------------------------------------------- turns
+
 
 def compare(title, textbook, rows, seconds):
     """Let both sides take turns and print the medians, with the project's share of the rate of a large product."""
@@ -100,6 +101,7 @@ def peak_memory():
 
 # ---------------------------------------------------------------------- the textbook's side
 
+
 def textbook_runs(model, optimiser, clip_norm, batches, few, iw_samples):
     """What the textbook does: {contestant: run}, where run(count) takes `count` steps; `few` are for the likelihood."""
     outer, inner = optimiser(model.parameters()), optimiser(model.encoder_parameters())
@@ -120,6 +122,7 @@ def textbook_runs(model, optimiser, clip_norm, batches, few, iw_samples):
 
 # ---------------------------------------------------------------------- this project's side
 
+
 def project_rows(new_trainer, flops, few, iw_samples):
     """What this project does: the lines of the table.
 
@@ -132,19 +135,32 @@ def project_rows(new_trainer, flops, few, iw_samples):
         rows.append(Row(f"outer step, {precision}", "outer", precision, flops(3, 3), partial(outer_steps, trainer)))
     for precision in ("float32", "bf16"):
         for clip, decoder_passes in (("joint", 3), ("encoder", 2)):
-            rows.append(Row(f"inner step, --inner_clip {clip}, {precision}", "inner", precision,
-                            flops(3, decoder_passes), partial(inner_steps, new_trainer(clip, precision))))
+            rows.append(
+                Row(
+                    f"inner step, --inner_clip {clip}, {precision}",
+                    "inner",
+                    precision,
+                    flops(3, decoder_passes),
+                    partial(inner_steps, new_trainer(clip, precision)),
+                )
+            )
     both = [sum(parts) for parts in zip(flops(1, 0, few.size), flops(0, 1, few.size * iw_samples))]
-    rows.append(Row(f"IW-NLL of {few.size}, {iw_samples} samples", "iw", "float32", both,
-                    partial(likelihood, trainer.model, few, iw_samples)))
+    rows.append(
+        Row(
+            f"IW-NLL of {few.size}, {iw_samples} samples",
+            "iw",
+            "float32",
+            both,
+            partial(likelihood, trainer.model, few, iw_samples),
+        )
+    )
     return rows
 
 
 def make_trainer(model, split, recipe, inner_clip):
     """A `Trainer` of `model` that keeps no records."""
-    s = TEXT.settings(inner_clip=inner_clip, warm_up=0, seed=0)     # of images, too
-    return Trainer(model.train(), {"train": split}, recipe, s, records=None, model_path="unused",
-                   description={})
+    s = TEXT.settings(inner_clip=inner_clip, warm_up=0, seed=0)  # of images, too
+    return Trainer(model.train(), {"train": split}, recipe, s, records=None, model_path="unused", description={})
 
 
 def outer_steps(trainer, count):
@@ -156,8 +172,14 @@ def outer_steps(trainer, count):
 def inner_steps(trainer, count):
     split = trainer.splits["train"]
     with trainer.algorithm.only_encoder_gradients():
-        optimise_encoder(lambda x: trainer.algorithm.encoder_step(x, 1.0), split.batch([0], 0),
-                         lambda: split.random_batch(trainer.generator), split.units, count, count)
+        optimise_encoder(
+            lambda x: trainer.algorithm.encoder_step(x, 1.0),
+            split.batch([0], 0),
+            lambda: split.random_batch(trainer.generator),
+            split.units,
+            count,
+            count,
+        )
 
 
 def likelihood(model, few, iw_samples, count):

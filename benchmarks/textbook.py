@@ -122,11 +122,16 @@ def textbook_beam_search(model, z, beam_size, max_length, together=True):
             best, words = log_p.topk(min(beam_size, log_p.size(1)), dim=1)
             for i, hypothesis in enumerate(group):
                 for score, word in zip(best[i].tolist(), words[i].tolist()):
-                    candidates.append(Hypothesis([*hypothesis.words, word], hypothesis.log_p + score,
-                                                 (hidden[:, i:i + 1], cell[:, i:i + 1])))
+                    candidates.append(
+                        Hypothesis(
+                            [*hypothesis.words, word],
+                            hypothesis.log_p + score,
+                            (hidden[:, i : i + 1], cell[:, i : i + 1]),
+                        )
+                    )
         candidates.sort(key=lambda hypothesis: hypothesis.log_p, reverse=True)
         live = []
-        for hypothesis in candidates[:beam_size - len(ended)]:
+        for hypothesis in candidates[: beam_size - len(ended)]:
             if hypothesis.log_p > float("-inf"):
                 (ended if hypothesis.words[-1] == eos else live).append(hypothesis)
         if not live or (ended and max(h.log_p for h in ended) >= max(h.log_p for h in live)):

@@ -80,8 +80,13 @@ class Decoder(nn.Module):
         pixelcnn.main = nn.ModuleList([FirstLayer(1 + planes, channels, kernel_sizes[0])])
         pixelcnn.main.extend(Block(channels, size) for size in kernel_sizes[1:])
         pixelcnn.direct_connects = nn.ModuleList(Block(channels, size) for size in kernel_sizes[1:-1])
-        self.main = nn.Sequential(pixelcnn, nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels),
-                                  nn.ELU(), nn.Conv2d(channels, 1, 1, bias=False))
+        self.main = nn.Sequential(
+            pixelcnn,
+            nn.Conv2d(channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ELU(),
+            nn.Conv2d(channels, 1, 1, bias=False),
+        )
 
     def forward(self, x, z):
         planes = self.z_transform(z).view(len(z), -1, self.height, self.width)
@@ -111,9 +116,15 @@ class Block(nn.Module):
         super().__init__()
         half = channels // 2
         self.main = nn.Sequential(
-            nn.Conv2d(channels, half, 1, bias=False), nn.BatchNorm2d(half), nn.ELU(),
-            MaskedConv2d("B", half, half, half, size), nn.BatchNorm2d(half), nn.ELU(),
-            nn.Conv2d(half, channels, 1, bias=False), nn.BatchNorm2d(channels))
+            nn.Conv2d(channels, half, 1, bias=False),
+            nn.BatchNorm2d(half),
+            nn.ELU(),
+            MaskedConv2d("B", half, half, half, size),
+            nn.BatchNorm2d(half),
+            nn.ELU(),
+            nn.Conv2d(half, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
 
     def forward(self, x):
         return F.elu(self.main(x) + x)
@@ -123,8 +134,8 @@ class MaskedConv2d(nn.Conv2d):
     def __init__(self, kind, masked_channels, in_channels, out_channels, size):
         super().__init__(in_channels, out_channels, size, padding=size // 2, bias=False)
         mask = torch.ones_like(self.weight)
-        mask[:, :masked_channels, size // 2, size // 2 + (kind == "B"):] = 0
-        mask[:, :masked_channels, size // 2 + 1:] = 0
+        mask[:, :masked_channels, size // 2, size // 2 + (kind == "B") :] = 0
+        mask[:, :masked_channels, size // 2 + 1 :] = 0
         self.register_buffer("mask", mask)
 
     def forward(self, x):

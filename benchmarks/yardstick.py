@@ -20,9 +20,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modules.data import synthetic  # noqa: E402
-from modules.data.corpus import TextSplit, read_corpus  # noqa: E402
-from modules.evaluation import optimum  # noqa: E402
+from modules.data import synthetic
+from modules.data.corpus import TextSplit, read_corpus
+from modules.evaluation import optimum
 
 SPLITS = {"train": slice(0, 16_000), "valid": slice(16_000, 18_000), "test": slice(18_000, None)}
 BATCH = 40  # sentences: the cells of their grids take some 100 MB

@@ -15,5 +15,5 @@ params = {
     "train_data": "datasets/yelp_data/yelp.train.txt",
     "val_data": "datasets/yelp_data/yelp.valid.txt",
     "test_data": "datasets/yelp_data/yelp.test.txt",
-    "label": True,      # lines are label<TAB>text
+    "label": True,  # lines are label<TAB>text
 }

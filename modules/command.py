@@ -6,8 +6,13 @@ import os
 import sys
 
 # What PyTorch and oneDNN say where an allocation fails; torch.OutOfMemoryError, a RuntimeError, says the second.
-OUT_OF_MEMORY = ("DefaultCPUAllocator: ", "out of memory. Tried to allocate", "could not create a primitive",
-                 "could not create a memory", "std::bad_alloc")
+OUT_OF_MEMORY = (
+    "DefaultCPUAllocator: ",
+    "out of memory. Tried to allocate",
+    "could not create a primitive",
+    "could not create a memory",
+    "std::bad_alloc",
+)
 MENDS = {
     errno.ENOSPC: "make room there",
     errno.EDQUOT: "make room there",
@@ -68,6 +73,7 @@ def last_words(text):
     """Print why the command ends; of several processes only the one that first has a reason does."""
     if processes() > 1:
         from modules.training.distributed import has_the_word
+
         if not has_the_word():
             return
     print(one_line(text), file=sys.stderr, flush=True)
@@ -88,7 +94,7 @@ def run_command(main):
     """Call `main()` as a command: exit code 0, 130 if interrupted, 2 on bad input or a lack of memory or disk."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")       # a name that the terminal's encoding does not know
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding does not know
     if not first_process():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")
     try:
@@ -102,8 +108,10 @@ def run_command(main):
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)):
             raise
-        last_words("error: out of memory; smaller sizes take less: of the model, --batch_size, --iw_batch, "
-                   "--max_length, --num_samples")
+        last_words(
+            "error: out of memory; smaller sizes take less: of the model, --batch_size, --iw_batch, "
+            "--max_length, --num_samples"
+        )
         raise SystemExit(2) from None
     except (KeyboardInterrupt, Interrupted) as stop:
         last_words(f"interrupted{': ' + str(stop) if str(stop) else ''}")

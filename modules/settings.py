@@ -9,16 +9,17 @@ import argparse
 import re
 import runpy
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Callable
+from typing import Any
 
 from modules.command import Parser, UserError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-REQUIRED = object()         # the default of a setting that the config or a flag must give
-MOST = 10**9                # of anything that is counted
+REQUIRED = object()  # the default of a setting that the config or a flag must give
+MOST = 10**9  # of anything that is counted
 
 
 @dataclass(frozen=True)
@@ -70,16 +71,21 @@ class Settings(SimpleNamespace):
 
     def record(self):
         """What a run keeps of its settings, as JSON takes it."""
-        return {name: str(value) if isinstance(value, Path) else value
-                for name, value in ((name, getattr(self, name)) for name in self.declared)}
+        return {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in ((name, getattr(self, name)) for name in self.declared)
+        }
 
     def differences(self, saved, passed_over=lambda setting: setting.may_change or setting.kind is path):
         """[(name, value in the record `saved`, value here)] of what differs; what only one of them knows is left out,
         and so are files, whose content decides, wherever they lie.
         """
         ours = self.record()
-        return [(name, saved[name], ours[name]) for name, setting in self.declared.items()
-                if name in saved and saved[name] != ours[name] and not passed_over(setting)]
+        return [
+            (name, saved[name], ours[name])
+            for name, setting in self.declared.items()
+            if name in saved and saved[name] != ours[name] and not passed_over(setting)
+        ]
 
     def need_config(self):
         """Raise UserError if there is no config of the data set."""
@@ -100,8 +106,9 @@ class Settings(SimpleNamespace):
             if name not in self.given:
                 values[name] = its_own
             elif setting.model and values[name] != its_own:
-                raise UserError(f"--{name} {values[name]}: the model in {path} was made with {name} = {its_own}; "
-                                "leave the flag out")
+                raise UserError(
+                    f"--{name} {values[name]}: the model in {path} was made with {name} = {its_own}; leave the flag out"
+                )
         return Settings(**values)
 
 
@@ -114,18 +121,20 @@ def saved_settings(content):
 def parse(groups, description, argv=None, dataset=None, preferred=None):
     """The `Settings` of a command line, whose `--dataset` (by default `dataset`) names the config.
 
-    `preferred` are values that win over the config, but not over a flag. The help shows the values that a run would have.
-    Raises UserError for a bad config; ends the command on a bad flag, as argparse does.
+    `preferred` are values that win over the config, but not over a flag. The help shows the values that a run would
+    have. Raises UserError for a bad config; ends the command on a bad flag, as argparse does.
     """
     argv = sys.argv[1:] if argv is None else argv
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--dataset", nargs="?")
     named = early.parse_known_args(argv)[0].dataset or dataset
-    declared, orders = ({setting.name: setting for group in groups if group.of_run == of_run
-                         for setting in group.settings} for of_run in (True, False))
+    declared, orders = (
+        {setting.name: setting for group in groups if group.of_run == of_run for setting in group.settings}
+        for of_run in (True, False)
+    )
     try:
         values, no_config = read_config(named, declared) if named else set_defaults(declared), None
-    except NoConfig as error:           # generating from a model that brings its settings needs none
+    except NoConfig as error:  # generating from a model that brings its settings needs none
         values, no_config = set_defaults(declared), error
     values = {**set_defaults(orders), **values, **(preferred or {})}
     parser = command_parser(groups, description, dataset, values)
@@ -135,8 +144,13 @@ def parse(groups, description, argv=None, dataset=None, preferred=None):
             raise UserError(f"{find_config(named)}: key {key!r} is missing ({setting.help}); --{key} gives it, too")
     values.update(given)
     refuse_idle(parser, {**declared, **orders}, given, values)
-    return Settings(**values, declared={"dataset": Setting("dataset", name, ""), **declared}, given=set(given),
-                    parser=parser, no_config=no_config)
+    return Settings(
+        **values,
+        declared={"dataset": Setting("dataset", name, ""), **declared},
+        given=set(given),
+        parser=parser,
+        no_config=no_config,
+    )
 
 
 def set_defaults(declared):
@@ -147,8 +161,13 @@ def set_defaults(declared):
 def command_parser(groups, description, dataset, values):
     """A parser with a flag for each setting, its help naming the value that it has without the flag."""
     parser = Parser(description=description.partition("\n")[0])
-    parser.add_argument("--dataset", type=name, default=dataset or argparse.SUPPRESS, required=dataset is None,
-                        help="a name NAME with a config/config_NAME.py, which gives the settings that no flag gives")
+    parser.add_argument(
+        "--dataset",
+        type=name,
+        default=dataset or argparse.SUPPRESS,
+        required=dataset is None,
+        help="a name NAME with a config/config_NAME.py, which gives the settings that no flag gives",
+    )
     for group in groups:
         titled = parser.add_argument_group(group.title)
         for setting in group.settings:
@@ -169,8 +188,12 @@ def flag(setting, default):
     if setting.kind is switch:
         return {"action": "store_true", "default": argparse.SUPPRESS, "help": setting.help}
     told = "" if default is REQUIRED or default is None else f" (default: {written(default)})"
-    return {"type": setting.kind, "default": argparse.SUPPRESS, "help": (setting.help + told).replace("%", "%%"),
-            "metavar": "|".join(setting.kind.choices) if hasattr(setting.kind, "choices") else setting.name.upper()}
+    return {
+        "type": setting.kind,
+        "default": argparse.SUPPRESS,
+        "help": (setting.help + told).replace("%", "%%"),
+        "metavar": "|".join(setting.kind.choices) if hasattr(setting.kind, "choices") else setting.name.upper(),
+    }
 
 
 def written(value):
@@ -192,7 +215,7 @@ def read_config(dataset, declared):
         params = runpy.run_path(str(path)).get("params")
     except KeyboardInterrupt:
         raise
-    except BaseException as error:          # a config may even end the program
+    except BaseException as error:  # a config may even end the program
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{path}: cannot be run as Python ({what}); mend the file") from error
     if not isinstance(params, dict):
@@ -222,8 +245,10 @@ def find_config(dataset):
         if path.is_file():
             return path
     known = sorted({path.stem.removeprefix("config_") for folder in folders for path in folder.glob("config_*.py")})
-    raise NoConfig(f"config/config_{dataset}.py: no such file; --dataset is one of {', '.join(known)}, "
-                    "or a name whose config you write")
+    raise NoConfig(
+        f"config/config_{dataset}.py: no such file; --dataset is one of {', '.join(known)}, "
+        "or a name whose config you write"
+    )
 
 
 # ---------------------------------------------------------------- kinds of values
@@ -235,11 +260,13 @@ class Impossible(ValueError, argparse.ArgumentTypeError):
 
 def kind(what, convert):
     """The kind of values that `convert` accepts; it raises ValueError or TypeError for others. `what` they must be."""
+
     def read(value):
         try:
             return convert(value)
         except (TypeError, ValueError, OverflowError):
             raise Impossible(f"must be {what}, not {value!r}") from None
+
     return read
 
 
@@ -251,9 +278,11 @@ def refuse_unless(condition):
 
 def whole(low, high=MOST):
     """Whole numbers from `low` to `high`."""
+
     def convert(value):
         refuse_unless(not isinstance(value, (bool, float)) and low <= int(value) <= high)
         return int(value)
+
     return kind(f"a whole number from {low} to {'a billion' if high == MOST else high}", convert)
 
 
@@ -265,6 +294,7 @@ def wholes(low):
         values = value.split(",") if isinstance(value, str) else value
         refuse_unless(isinstance(values, (list, tuple)) and values)
         return [one(part) for part in values]
+
     return kind(f"whole numbers from {low} on, as a list or with commas between them", convert)
 
 
@@ -275,9 +305,11 @@ def number(interval):
     def convert(value):
         refuse_unless(not isinstance(value, bool))
         value = float(value)
-        refuse_unless(low < value < high or (value == low and interval[0] == "[")
-                      or (value == high and interval[-1] == "]"))
+        refuse_unless(
+            low < value < high or (value == low and interval[0] == "[") or (value == high and interval[-1] == "]")
+        )
         return value
+
     return kind(f"a number in {interval}", convert)
 
 
@@ -288,6 +320,7 @@ def one_of(*choices):
     def convert(value):
         refuse_unless(not isinstance(value, bool) and str(value) in by_name)
         return by_name[str(value)]
+
     read = kind(f"one of {', '.join(by_name)}", convert)
     read.choices = tuple(by_name)
     return read
@@ -311,4 +344,4 @@ def _name(value):
 name = kind("a name of letters, digits, _, . and -", _name)
 path = kind("the name of a file", _path)
 yes_no = kind("True or False", _yes_no)
-switch = kind("given or not", bool)       # a flag without a value
+switch = kind("given or not", bool)  # a flag without a value

@@ -36,8 +36,10 @@ def main():
 
 
 def common_iterations(runs, panels):
-    """At most `panels` of the iterations of which every run has a snapshot, evenly spread, the first and last among them;
-    raises UserError if there is none."""
+    """At most `panels` of the iterations of which every run has a snapshot, evenly spread, first and last among them.
+
+    Raises UserError if there is none.
+    """
     common = sorted(set.intersection(*(set(figures.saved_iterations(run)) for run in runs)))
     if not common:
         raise UserError("plot_data/multiple: the two runs have no iteration in common; choose one with --aggressive")

@@ -12,12 +12,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "plot_scripts")]
-os.environ.setdefault("OMP_NUM_THREADS", "1")       # before torch starts: on tiny tensors, more threads only wait
-os.environ["CUDA_VISIBLE_DEVICES"] = ""             # figures are compared digit by digit; test_cuda.py has the GPU
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts: on tiny tensors, more threads only wait
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # figures are compared digit by digit; test_cuda.py has the GPU
 
-import torch  # noqa: E402  (needs the two lines above)
+import torch
 
-from modules.command import run_command  # noqa: E402  (needs the path above)
+from modules.command import run_command
 
 TINY_CONFIG = """
 params = {
@@ -43,8 +43,7 @@ def sentences(count, seed):
     """`count` made-up sentences of 1 to 4 words; the first word decides which others are likely."""
     rng = random.Random(seed)
     topics = (["red", "green", "blue"], ["one", "two", "three"])
-    return [" ".join(rng.choice(topic) for _ in range(rng.randint(1, 4)))
-            for topic in rng.choices(topics, k=count)]
+    return [" ".join(rng.choice(topic) for _ in range(rng.randint(1, 4))) for topic in rng.choices(topics, k=count)]
 
 
 def make_workspace(folder):
@@ -77,8 +76,10 @@ def make_image_workspace(folder):
     (folder / "config" / "config_tinyimages.py").write_text(TINY_IMAGES_CONFIG)
     data = folder / "datasets" / "tinyimages_data"
     data.mkdir(parents=True)
-    torch.save([images(33, 0), images(9, 1), images(9, 2).bernoulli(generator=torch.Generator().manual_seed(3))],
-               data / "tinyimages.pt")
+    torch.save(
+        [images(33, 0), images(9, 1), images(9, 2).bernoulli(generator=torch.Generator().manual_seed(3))],
+        data / "tinyimages.pt",
+    )
     return folder
 
 
@@ -94,14 +95,16 @@ def environment():
 
 def run_script(name, *args, cwd, timeout=120):
     """Run a script of the repository as a process of its own, to its end."""
-    return subprocess.run(command(name, *args), cwd=cwd, env=environment(), capture_output=True, text=True,
-                          timeout=timeout)
+    return subprocess.run(
+        command(name, *args), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=timeout
+    )
 
 
 def start_script(name, *args, cwd):
     """Start a script of the repository and return its process."""
-    return subprocess.Popen(command(name, *args), cwd=cwd, env=environment(), stdout=subprocess.DEVNULL,
-                            stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command(name, *args), cwd=cwd, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
 
 
 def run_pattern(words):
@@ -110,15 +113,17 @@ def run_pattern(words):
     means = rf"avg_loss: {NUMBER}, kl: {NUMBER}, mi: {NUMBER}, recon: {NUMBER}"
     report = rf"epoch: \d+, iter: \d+, {means},au \d+, time elapsed \d+\.\d\ds\n"
     figures = rf"{means}, nll: {NUMBER}{ppl}\nmi_agg: {NUMBER}, kl_agg: {NUMBER}\n\d+ active units\n"
-    epoch = (rf"({report})*(pre mi:{NUMBER}\. cur mi:{NUMBER}\n(STOP BURNING\n)?)?kl weight {NUMBER}\n"
-             rf"VAL --- {figures}(update best loss\n|new lr: \d\.\d{{6}}\n)?(TEST --- {figures})?")
+    epoch = (
+        rf"({report})*(pre mi:{NUMBER}\. cur mi:{NUMBER}\n(STOP BURNING\n)?)?kl weight {NUMBER}\n"
+        rf"VAL --- {figures}(update best loss\n|new lr: \d\.\d{{6}}\n)?(TEST --- {figures})?"
+    )
     data = r"data: train .+; val .+; test .+\n(validation batches hold one x each, .+\n)?"
     return rf"{data}({epoch})+TEST --- {figures}iw nll: {NUMBER}{iw_ppl}\n"
 
 
 def events(folder, run_id):
     """The JSON events of a run."""
-    path, = (folder / "logs").rglob(f"{run_id}.jsonl")
+    (path,) = (folder / "logs").rglob(f"{run_id}.jsonl")
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -146,6 +151,7 @@ def image_workspace(tmp_path):
 @pytest.fixture
 def call(monkeypatch, capsys):
     """`call(main, *args, cwd=...)`: a script's `main` as a command, but in this process; returns an `Outcome`."""
+
     def run(main, *args, cwd):
         monkeypatch.chdir(cwd)
         monkeypatch.setattr(sys, "argv", [f"{main.__module__}.py", *map(str, args)])
@@ -156,4 +162,5 @@ def call(monkeypatch, capsys):
         except SystemExit as stop:
             code = stop.code
         return Outcome(code, *capsys.readouterr())
+
     return run

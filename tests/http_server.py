@@ -16,13 +16,13 @@ class Resource:
 
     content: bytes = b""
     content_type: str = "application/octet-stream"
-    headers: dict = field(default_factory=dict)     # further response headers
-    announced: int = None           # Content-Length of a whole answer, where it is a lie
-    announces: bool = True          # sends Content-Length at all
-    redirect: str = ""              # sends the client there
-    statuses: list = field(default_factory=list)    # answers these first
-    drops: list = field(default_factory=list)       # closes the connection after so many bytes of the body
-    stalls: list = field(default_factory=list)      # falls silent after so many bytes of the body
+    headers: dict = field(default_factory=dict)  # further response headers
+    announced: int = None  # Content-Length of a whole answer, where it is a lie
+    announces: bool = True  # sends Content-Length at all
+    redirect: str = ""  # sends the client there
+    statuses: list = field(default_factory=list)  # answers these first
+    drops: list = field(default_factory=list)  # closes the connection after so many bytes of the body
+    stalls: list = field(default_factory=list)  # falls silent after so many bytes of the body
 
 
 class LocalServer(ThreadingHTTPServer):
@@ -52,7 +52,7 @@ class LocalServer(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     """Answers GET requests as the Resource says."""
 
-    def do_GET(self):  # noqa: N802, the name that the library asks for
+    def do_GET(self):
         """Answer one request."""
         self.server.requests.append((self.path, dict(self.headers)))
         resource = self.server.resources.get(self.path) or self.server.resources.get(self.path.partition("?")[0])
@@ -94,11 +94,11 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, str(value))
         self.end_headers()
         if resource.stalls:
-            self.wfile.write(body[:resource.stalls.pop(0)])
+            self.wfile.write(body[: resource.stalls.pop(0)])
             self.wfile.flush()
             self.server.closing.wait(30)
         else:
-            self.wfile.write(body[:resource.drops.pop(0)] if resource.drops else body)
+            self.wfile.write(body[: resource.drops.pop(0)] if resource.drops else body)
 
     def log_message(self, *args):
         """Keep quiet."""

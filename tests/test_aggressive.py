@@ -36,7 +36,7 @@ def run(losses, units=None, max_steps=99, test_every=15):
     taken, draws = [], []
 
     def step(batch):
-        assert batch == len(taken)       # the current batch is number 0; then each one drawn, in order
+        assert batch == len(taken)  # the current batch is number 0; then each one drawn, in order
         taken.append(batch)
         return Loss(losses[batch])
 
@@ -47,7 +47,7 @@ def run(losses, units=None, max_steps=99, test_every=15):
     Loss.reads = 0
     steps = optimise_encoder(step, 0, draw, lambda batch: units[batch] if units else 1, max_steps, test_every)
     assert steps == len(taken)
-    assert len(draws) == steps - 1       # none drawn in vain: it would cost a batch and shift the random numbers
+    assert len(draws) == steps - 1  # none drawn in vain: it would cost a batch and shift the random numbers
     return steps
 
 
@@ -64,20 +64,23 @@ def test_goes_on_to_the_maximum_while_the_loss_falls():
     assert run([100.0 - i for i in range(99)]) == 99
 
 
-@pytest.mark.parametrize("averages, steps", [
-    ((5, 6), 30),                   # worse
-    ((5, 5), 30),                   # a tie is no better
-    ((5, 4, 3, 3.5), 60),           # compared with the window before ...
-    ((5, 4, 4.5, 1), 45),           # ... at once
-    ((9, 8, 7, 6, 5, 4, 9), 99),    # the seventh window is cut short by the maximum: not tested
-])
+@pytest.mark.parametrize(
+    "averages, steps",
+    [
+        ((5, 6), 30),  # worse
+        ((5, 5), 30),  # a tie is no better
+        ((5, 4, 3, 3.5), 60),  # compared with the window before ...
+        ((5, 4, 4.5, 1), 45),  # ... at once
+        ((9, 8, 7, 6, 5, 4, 9), 99),  # the seventh window is cut short by the maximum: not tested
+    ],
+)
 def test_stops_where_a_window_is_no_better_than_the_one_before(averages, steps):
     assert run(windows(*averages)) == steps
 
 
 def test_one_bad_step_within_a_window_does_not_stop():
     losses = windows(9, 8, 7, 6, 5, 4, 3)
-    losses[20] += 10.0      # its window's average rises by 2/3, still below 9
+    losses[20] += 10.0  # its window's average rises by 2/3, still below 9
     assert run(losses) == 99
 
 
@@ -94,8 +97,9 @@ def test_losses_compare_per_unit():
     assert run(losses, test_every=2) == 4
 
 
-@pytest.mark.parametrize("max_steps, test_every, steps", [
-    (1, 15, 1), (14, 15, 14), (30, 15, 30), (99, 10, 20), (7, 1, 2)])
+@pytest.mark.parametrize(
+    "max_steps, test_every, steps", [(1, 15, 1), (14, 15, 14), (30, 15, 30), (99, 10, 20), (7, 1, 2)]
+)
 def test_limits(max_steps, test_every, steps):
     """With constant losses: stops after two windows or at the maximum, whichever is first."""
     assert run([3.0] * 99, max_steps=max_steps, test_every=test_every) == steps

@@ -22,7 +22,7 @@ def make_tar(path, members, mode="w:gz"):
             if isinstance(content, bytes) and len(content) != 1:
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
-            else:   # a type is one byte
+            else:  # a type is one byte
                 info.type, info.linkname = content, target[0] if target else ""
                 tar.addfile(info)
     return path
@@ -45,8 +45,13 @@ def refused(archive, folder, message):
 
 
 def test_what_is_wanted_is_taken_from_any_folder(tmp_path, folder):
-    members = [("data", tarfile.DIRTYPE), ("data/._a.txt", b"no"), ("./data/a.txt", TEXT), ("b.txt", b"two"),
-               ("data/setuid", b"no")]
+    members = [
+        ("data", tarfile.DIRTYPE),
+        ("data/._a.txt", b"no"),
+        ("./data/a.txt", TEXT),
+        ("b.txt", b"two"),
+        ("data/setuid", b"no"),
+    ]
     unpack(make_tar(tmp_path / "x.bin", members), ["a.txt", "b.txt", "c.txt"], folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"a.txt": TEXT, "b.txt": b"two"}
 
@@ -56,8 +61,7 @@ def test_names_that_lead_out_of_the_folder(tmp_path, folder, name):
     refused(make_tar(tmp_path / "x.tar.gz", [("a.txt", TEXT), (name, b"evil")]), folder, "don't trust it|be trusted")
 
 
-@pytest.mark.parametrize("kind", [
-    tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
 @pytest.mark.parametrize("target", ["/etc/passwd", "b.txt"])
 def test_links_and_devices(tmp_path, folder, kind, target):
     archive = make_tar(tmp_path / "x.tar.gz", [("b.txt", TEXT), ("data/a.txt", kind, target), ("data/a.txt", b"evil")])

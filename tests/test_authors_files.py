@@ -16,7 +16,7 @@ from modules.settings import parse
 from modules.training.checkpoint import save_checkpoint
 from tests.conftest import make_workspace
 
-WORDS, NZ, NI, NH = 6 + 4, 2, 6, 8      # of the tiny data set: six words and the special ones
+WORDS, NZ, NI, NH = 6 + 4, 2, 6, 8  # of the tiny data set: six words and the special ones
 
 TEXT_SHAPES = {
     "encoder.embed.weight": [WORDS, NI],
@@ -62,13 +62,13 @@ def image_weights():
 
     def norm(name, channels):
         weights[f"{name}.weight"], weights[f"{name}.bias"] = 1 + normal(channels), normal(channels)
-        weights[f"{name}.running_mean"], weights[f"{name}.running_var"] = normal(channels), 1 + normal(channels)**2
+        weights[f"{name}.running_mean"], weights[f"{name}.running_var"] = normal(channels), 1 + normal(channels) ** 2
 
     def masked(name, out, into, size, channels, kind):
         convolution(name, out, into, size)
         mask = torch.ones(out, into, size, size)
-        mask[:, :channels, size // 2, size // 2 + (kind == "B"):] = 0
-        mask[:, :channels, size // 2 + 1:] = 0
+        mask[:, :channels, size // 2, size // 2 + (kind == "B") :] = 0
+        mask[:, :channels, size // 2 + 1 :] = 0
         weights[f"{name}.mask"] = mask
 
     def bottleneck(name, size):
@@ -87,7 +87,7 @@ def image_weights():
         norm(f"{name}.bn2", out)
         convolution(f"{name}.downsample.0", out, into, 1)
         norm(f"{name}.downsample.1", out)
-    convolution("encoder.main.1", 512, 6, 2, 2)                     # 6 x 5 -> 3 x 3 -> 2 x 2
+    convolution("encoder.main.1", 512, 6, 2, 2)  # 6 x 5 -> 3 x 3 -> 2 x 2
     norm("encoder.main.2", 512)
     weights["encoder.linear.weight"], weights["encoder.linear.bias"] = normal(6, 512), normal(6)
     weights["decoder.z_transform.0.weight"], weights["decoder.z_transform.0.bias"] = normal(2 * 30, 3), normal(2 * 30)
@@ -118,8 +118,10 @@ def folder(tmp_path_factory):
     here = Path.cwd()
     os.chdir(folder)
     try:
-        for domain, its, dataset, more in [("text", TEXT, "tiny", {"vocabulary": vocabulary}),
-                                           ("image", IMAGE, "pictures", {})]:
+        for domain, its, dataset, more in [
+            ("text", TEXT, "tiny", {"vocabulary": vocabulary}),
+            ("image", IMAGE, "pictures", {}),
+        ]:
             s = parse(its.groups, "", ["--dataset", dataset])
             model = its.build(s, Vocabulary(vocabulary), None)
             own, theirs = model.state_dict(), torch.load(f"{domain}.pt", weights_only=True)
@@ -138,29 +140,38 @@ MAINS = {"text": (text.main, "tiny"), "image": (image.main, "pictures")}
 @pytest.fixture
 def run(call, folder):
     """`run(domain, *flags)`: its script on its data set."""
+
     def run(domain, *flags):
         main, dataset = MAINS[domain]
         return call(main, "--dataset", dataset, *flags, cwd=folder)
+
     return run
 
 
 @pytest.fixture
 def refused(run):
     """`refused(domain, path)`: the one line on standard error with which loading it ends."""
+
     def refused(domain, path, flag="--load_path"):
         ran = run(domain, flag, path, *(["--eval"] if flag == "--load_path" else []))
         assert ran.returncode == 2
         assert len(ran.stderr.splitlines()) == 1 and "Traceback" not in ran.stderr and len(ran.stderr) < 1000
         assert path in ran.stderr
         return ran.stderr
+
     return refused
 
 
 # ---------------------------------------------------------------------- the same model
 
-@pytest.mark.parametrize("domain, recognised", [
-    ("text", "14 tensors; read with the config of tiny and the 10 words of datasets/tiny_data/tiny.train.txt"),
-    ("image", "131 tensors; read with the config of pictures")])
+
+@pytest.mark.parametrize(
+    "domain, recognised",
+    [
+        ("text", "14 tensors; read with the config of tiny and the 10 words of datasets/tiny_data/tiny.train.txt"),
+        ("image", "131 tensors; read with the config of pictures"),
+    ],
+)
 def test_the_same_figures(run, domain, recognised):
     theirs = run(domain, "--eval", "--load_path", f"{domain}.pt", "--iw_nsamples", 20)
     own = run(domain, "--eval", "--load_path", f"own_{domain}.pt", "--iw_nsamples", 20)
@@ -171,8 +182,10 @@ def test_the_same_figures(run, domain, recognised):
 
 def test_the_figures_depend_on_the_weights(run, folder):
     torch.save(random_tensors(TEXT_SHAPES, seed=1), folder / "other.pt")
-    figures = [run("text", "--eval", "--load_path", path, "--iw_nsamples", 2).stdout.split("TEST")[1]
-               for path in ("text.pt", "other.pt")]
+    figures = [
+        run("text", "--eval", "--load_path", path, "--iw_nsamples", 2).stdout.split("TEST")[1]
+        for path in ("text.pt", "other.pt")
+    ]
     assert figures[0] != figures[1]
 
 
@@ -182,8 +195,9 @@ def test_files_of_old_versions_of_torch(run, folder):
     assert (legacy.returncode, legacy.stdout.split("TEST")[1]) == (0, new.stdout.split("TEST")[1])
 
 
-@pytest.mark.parametrize("flags", [
-    ["--decoding_strategy", "beam"], ["--decode_input", "datasets/tiny_data/tiny.test.txt"]])
+@pytest.mark.parametrize(
+    "flags", [["--decoding_strategy", "beam"], ["--decode_input", "datasets/tiny_data/tiny.test.txt"]]
+)
 def test_the_same_sentences(run, folder, flags):
     """The words of the output, too, are those of the training file in order of first occurrence."""
     outputs = []
@@ -209,7 +223,7 @@ def test_the_vocabulary_needs_the_training_data(refused, folder):
     content = train.read_text()
     train.unlink()
     try:
-        with pytest.raises(AssertionError):                     # the line names the data, not the model
+        with pytest.raises(AssertionError):  # the line names the data, not the model
             refused("text", "text.pt")
         train.write_text(content + "another word\n")
         line = refused("text", "text.pt")
@@ -220,6 +234,7 @@ def test_the_vocabulary_needs_the_training_data(refused, folder):
 
 # ---------------------------------------------------------------------- another model's files
 
+
 def test_what_does_not_fit_is_listed(refused, folder):
     weights = text_weights()
     del weights["encoder.linear.weight"]
@@ -227,9 +242,11 @@ def test_what_does_not_fit_is_listed(refused, folder):
     weights["decoder.trans_linear.weight"] = torch.zeros(NH, NZ + 1)
     torch.save(weights, folder / "wrong.pt")
     line = refused("text", "wrong.pt")
-    assert line == ("error: wrong.pt: these weights are not of this model; missing: encoder.linear.weight; "
-                    "unexpected: extra.0, extra.1, extra.2, extra.3 and 5 more; "
-                    "of another shape: decoder.trans_linear.weight [8, 3] instead of [8, 2]\n")
+    assert line == (
+        "error: wrong.pt: these weights are not of this model; missing: encoder.linear.weight; "
+        "unexpected: extra.0, extra.1, extra.2, extra.3 and 5 more; "
+        "of another shape: decoder.trans_linear.weight [8, 3] instead of [8, 2]\n"
+    )
     assert refused("text", "wrong.pt", "--decode_from") == line
 
 
@@ -252,10 +269,22 @@ def test_a_checkpoint_of_another_size(refused, folder):
     assert "decoder.trans_linear.weight [8, 2] instead of [9, 2]" in refused("text", "wrong.pt")
 
 
-@pytest.mark.parametrize("change", [
-    {"model": 5}, {"model": {"encoder.linear.weight": "text"}}, {"args": 5}, {"args": {}}, {"vocabulary": 5},
-    {"vocabulary": ["red"]}, {"args": None}, {"model": None}, {"vocabulary": None},
-    {"args": {1: 2, "nz": 3}}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": 5},
+        {"model": {"encoder.linear.weight": "text"}},
+        {"args": 5},
+        {"args": {}},
+        {"vocabulary": 5},
+        {"vocabulary": ["red"]},
+        {"args": None},
+        {"model": None},
+        {"vocabulary": None},
+        {"args": {1: 2, "nz": 3}},
+    ],
+    ids=str,
+)
 def test_a_checkpoint_with_nonsense_in_it(refused, folder, change):
     content = torch.load(folder / "own_text.pt", weights_only=True)
     save_checkpoint(folder / "wrong.pt", {**content, **change})
@@ -263,6 +292,7 @@ def test_a_checkpoint_with_nonsense_in_it(refused, folder, change):
 
 
 # ---------------------------------------------------------------------- hostile and broken files
+
 
 class Hostile:
     """Unpickled, this makes a folder."""
@@ -289,12 +319,15 @@ def test_a_hostile_file_is_refused_and_not_run(refused, folder, tmp_path, domain
 @pytest.mark.parametrize("part", [0.0, 0.3, 0.95])
 def test_truncated(refused, folder, domain, part):
     whole = (folder / f"{domain}.pt").read_bytes()
-    (folder / "torn.pt").write_bytes(whole[:int(part * len(whole))])
+    (folder / "torn.pt").write_bytes(whole[: int(part * len(whole))])
     assert "checkpoint" in refused(domain, "torn.pt")
 
 
-@pytest.mark.parametrize("content", [{}, [torch.zeros(2)], torch.zeros(2), {"model": text_weights()}, {"a": 1}], ids=[
-    "empty", "list", "tensor", "nested", "number"])
+@pytest.mark.parametrize(
+    "content",
+    [{}, [torch.zeros(2)], torch.zeros(2), {"model": text_weights()}, {"a": 1}],
+    ids=["empty", "list", "tensor", "nested", "number"],
+)
 def test_neither_a_state_dict_nor_a_checkpoint(refused, folder, content):
     torch.save(content, folder / "foreign.pt")
     assert "not a checkpoint of this project" in refused("text", "foreign.pt")

@@ -13,9 +13,13 @@ from modules.training import checkpoint
 from modules.training.checkpoint import load_checkpoint, save_checkpoint
 from modules.training.records import Records
 
-CONTENT = {"domain": "text", "model": {"w": torch.arange(6.0).view(2, 3), "large": torch.zeros(5000)},
-           "vocabulary": ["<pad>", "é"], "config": {"nz": 2, "label": False},
-           "training": {"order": None, "best_loss": float("inf")}}
+CONTENT = {
+    "domain": "text",
+    "model": {"w": torch.arange(6.0).view(2, 3), "large": torch.zeros(5000)},
+    "vocabulary": ["<pad>", "é"],
+    "config": {"nz": 2, "label": False},
+    "training": {"order": None, "best_loss": float("inf")},
+}
 
 
 @pytest.fixture
@@ -38,7 +42,8 @@ def test_what_is_saved_is_loaded(saved):
     loaded = load_checkpoint(saved, "text")
     assert all(torch.equal(loaded["model"][name], value) for name, value in CONTENT["model"].items())
     assert {name: loaded[name] for name in CONTENT if name != "model"} == {
-        name: CONTENT[name] for name in CONTENT if name != "model"}
+        name: CONTENT[name] for name in CONTENT if name != "model"
+    }
 
 
 def test_saving_replaces_and_leaves_nothing_else(saved):
@@ -50,7 +55,7 @@ def test_saving_replaces_and_leaves_nothing_else(saved):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 def test_a_device_that_is_really_full(saved):
     before = saved.read_bytes()
-    saved.with_name(f"{saved.name}.{os.getpid()}.tmp").symlink_to("/dev/full")      # where `replacing` writes first
+    saved.with_name(f"{saved.name}.{os.getpid()}.tmp").symlink_to("/dev/full")  # where `replacing` writes first
     with pytest.raises(UserError, match="cannot write") as error:
         save_checkpoint(saved, {**CONTENT, "vocabulary": ["new"]})
     assert str(saved) in str(error.value) and "\n" not in str(error.value)
@@ -122,23 +127,42 @@ def test_a_file_in_the_place_of_the_folder(tmp_path):
 def test_truncated(saved, left):
     """Bytes left of the file, or the part of them."""
     whole = saved.read_bytes()
-    saved.write_bytes(whole[:left if isinstance(left, int) else int(left * len(whole))])
+    saved.write_bytes(whole[: left if isinstance(left, int) else int(left * len(whole))])
     assert "checkpoint" in refused(saved)
 
 
-@pytest.mark.parametrize("content", [
-    b"\0" * 1000, b"hello\n" * 100, b"PK\x03\x04" + b"\xff" * 500, bytes(range(256)) * 9, b"\x80\x02}q\x00.", b"(",
-    b"\x80\x02.",
-], ids=["zeros", "text", "broken zip", "bytes", "pickled dict", "torn pickle", "empty pickle"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\0" * 1000,
+        b"hello\n" * 100,
+        b"PK\x03\x04" + b"\xff" * 500,
+        bytes(range(256)) * 9,
+        b"\x80\x02}q\x00.",
+        b"(",
+        b"\x80\x02.",
+    ],
+    ids=["zeros", "text", "broken zip", "bytes", "pickled dict", "torn pickle", "empty pickle"],
+)
 def test_no_checkpoint_at_all(tmp_path, content):
     path = tmp_path / "other.pt"
     path.write_bytes(content)
     assert "checkpoint" in refused(path)
 
 
-@pytest.mark.parametrize("content", [{}, {"model": {}}, {"format": "something else", "domain": "text"},
-                                     {"format": checkpoint.FORMAT}, [1, 2], torch.zeros(3), None],
-                         ids=["empty", "no format", "another format", "no domain", "list", "tensor", "none"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"model": {}},
+        {"format": "something else", "domain": "text"},
+        {"format": checkpoint.FORMAT},
+        [1, 2],
+        torch.zeros(3),
+        None,
+    ],
+    ids=["empty", "no format", "another format", "no domain", "list", "tensor", "none"],
+)
 def test_foreign(tmp_path, content):
     path = tmp_path / "foreign.pt"
     torch.save(content, path)
@@ -155,17 +179,21 @@ class Hostile:
         return os.mkdir, (self.mark,)
 
 
-@pytest.mark.parametrize("write", [
-    lambda content, path: torch.save(content, path),
-    lambda content, path: torch.save(content, path, _use_new_zipfile_serialization=False),
-    lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2)),
-], ids=["zip", "legacy", "bare pickle"])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda content, path: torch.save(content, path),
+        lambda content, path: torch.save(content, path, _use_new_zipfile_serialization=False),
+        lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2)),
+    ],
+    ids=["zip", "legacy", "bare pickle"],
+)
 def test_a_hostile_pickle_is_refused_and_not_run(tmp_path, write):
     path, mark = tmp_path / "hostile.pt", tmp_path / "mark"
     write({"format": checkpoint.FORMAT, **CONTENT, "extra": Hostile(mark)}, path)
     assert "nothing in it was run" in refused(path)
     assert not mark.exists()
-    pickle.loads(pickle.dumps(Hostile(mark)))       # it would have worked
+    pickle.loads(pickle.dumps(Hostile(mark)))  # it would have worked
     assert mark.exists()
 
 
@@ -182,8 +210,15 @@ def test_another_domain(saved):
     assert "text script" in message and "image script" in message
 
 
-@pytest.mark.parametrize("number, mend", [(errno.ENOSPC, "make room"), (errno.EACCES, "permission"),
-                                          (errno.EROFS, "another place"), (errno.ENOTDIR, "a file stands")])
+@pytest.mark.parametrize(
+    "number, mend",
+    [
+        (errno.ENOSPC, "make room"),
+        (errno.EACCES, "permission"),
+        (errno.EROFS, "another place"),
+        (errno.ENOTDIR, "a file stands"),
+    ],
+)
 def test_what_the_system_refuses_comes_with_a_mend(tmp_path, number, mend):
     path = tmp_path / "new.txt"
     with pytest.raises(UserError, match=f"{path}: .*{mend}"), files.replacing(path):

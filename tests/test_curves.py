@@ -30,7 +30,7 @@ def test_figure_5_has_a_panel_a_run():
         recorded, _ = read_epochs(log)
         drawn = list(curves(panel).values())
         assert drawn[:3] == [(recorded["epoch"], recorded[name]) for name in ("kl", "mi", "kl_agg")]
-    assert curves(panels[1])["end of the aggressive phase"][0] == [6, 6]        # its seventh epoch
+    assert curves(panels[1])["end of the aggressive phase"][0] == [6, 6]  # its seventh epoch
     assert "end of the aggressive phase" not in curves(panels[0])
 
 
@@ -43,7 +43,7 @@ def test_the_script_of_figure_5(call, tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(script.figures, "save_figure", lambda figure, path, **options: saved.append((figure, path)))
     assert call(script.main, AGGRESSIVE, earlier, alone, cwd=tmp_path).returncode == 0
-    (figure, path), = saved
+    ((figure, path),) = saved
     assert str(path) == "plot_figure/epochs.pdf"
     assert [panel.get_title() for panel in figure.axes] == ["ptb aggressive (783435)", "earlier", PLAIN.stem]
     monkeypatch.undo()
@@ -61,7 +61,7 @@ def test_many_runs_keep_apart():
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(lines) == 25
     reports = [event for event in read_events(log) if event["event"] == "report"]
     assert curves(panel)["run 7"] == ([event["iteration"] for event in reports], [event["mi"] for event in reports])
-    legend, = figure.legends
+    (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [f"run {i}" for i in range(25)]
 
 
@@ -69,15 +69,17 @@ def test_the_legend_stays_in_the_picture():
     figure = runs_figure([AGGRESSIVE.with_suffix(".jsonl")] * 4, ["mi"], ["a rather long name of a method " * 2] * 4)
     figure.canvas.draw()
     box = figure.legends[0].get_window_extent()
-    assert 0 <= box.x0 and box.x1 <= figure.bbox.width and 0 <= box.y0
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y0 >= 0
 
 
 def test_which_panels(call, tmp_path, monkeypatch):
     script = plot_runs
     saved = []
     monkeypatch.setattr(script.figures, "save_figure", lambda figure, path, **options: saved.append(figure))
-    for flags, titles in (((), ["mutual information of x and z", "KL(q(z|x) || p(z))"]),
-                          (("--panels", "mi"), ["mutual information of x and z"])):
+    for flags, titles in (
+        ((), ["mutual information of x and z", "KL(q(z|x) || p(z))"]),
+        (("--panels", "mi"), ["mutual information of x and z"]),
+    ):
         assert call(script.main, AGGRESSIVE.with_suffix(".jsonl"), *flags, cwd=tmp_path).returncode == 0
         assert [panel.get_title() for panel in saved.pop().axes] == titles
     ran = call(script.main, AGGRESSIVE.with_suffix(".jsonl"), "--panels", "au", cwd=tmp_path)

@@ -11,9 +11,11 @@ import pytest
 import torch
 
 import text
-from modules.generation import sentences as decoding, search as generation, reconstruction
 from modules.data.corpus import Vocabulary
 from modules.domains.text_domain import TEXT, build_vae
+from modules.generation import reconstruction
+from modules.generation import search as generation
+from modules.generation import sentences as decoding
 from modules.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.conftest import make_workspace, run_script
 
@@ -33,7 +35,7 @@ def trained(tmp_path_factory):
     for name, weight in content["model"].items():
         content["model"][name] = 1.5 * torch.randn(weight.shape, generator=generator)
     save_checkpoint(folder / "m.pt", content)
-    shutil.rmtree(folder / "datasets")                      # the model has all that is needed
+    shutil.rmtree(folder / "datasets")  # the model has all that is needed
     (folder / "lines.txt").write_text("".join(f"{line}\n" for line in LINES), newline="")
     return folder
 
@@ -41,12 +43,16 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def decode(call, trained, tmp_path):
     """`decode(*flags)`: text.py with that model; returns (what it printed, {file in a fresh `samples/`: lines})."""
+
     def run(*flags):
         shutil.rmtree(trained / "samples", ignore_errors=True)
         ran = call(text.main, "--dataset", "tiny", *flags, cwd=trained)
         assert (ran.returncode, ran.stderr) == (0, "")
-        return ran.stdout, {path.name: path.read_text().split("\n")[:-1] if path.suffix != ".npz" else np.load(path)
-                            for path in (trained / "samples").iterdir()}
+        return ran.stdout, {
+            path.name: path.read_text().split("\n")[:-1] if path.suffix != ".npz" else np.load(path)
+            for path in (trained / "samples").iterdir()
+        }
+
     return run
 
 
@@ -73,6 +79,7 @@ def encoded(folder, words):
 
 
 # ---------------------------------------------------------------------- from the prior
+
 
 @pytest.mark.parametrize("strategy", ["greedy", "beam", "sample"])
 def test_a_hundred_sentences_from_the_prior(decode, strategy):
@@ -128,13 +135,18 @@ def test_parts_of_the_progress_bar_change_nothing(decode, monkeypatch):
 
 # ---------------------------------------------------------------------- reconstruction
 
+
 def test_one_line_for_each_line_in_order(decode, trained):
     """Empty lines, lines of unknown words, CRLF; each is what its own mean gives, alone."""
     printed, files = decode("--decode_from", "m.pt", "--decode_input", "lines.txt", "--decode_mean", "--max_length", 9)
-    assert list(files) == ["m_greedy_lines.rec"] and printed.startswith("wrote samples/m_greedy_lines.rec\nexact match ")
+    assert list(files) == ["m_greedy_lines.rec"] and printed.startswith(
+        "wrote samples/m_greedy_lines.rec\nexact match "
+    )
     model, vocabulary = model_of(trained)
-    expected = [vocabulary.sentence(generation.greedy(model.decoder, encoded(trained, words)[0], vocabulary, 9)[0]
-                                    .tolist()) for words in WORDS]
+    expected = [
+        vocabulary.sentence(generation.greedy(model.decoder, encoded(trained, words)[0], vocabulary, 9)[0].tolist())
+        for words in WORDS
+    ]
     assert files["m_greedy_lines.rec"] == expected
     assert expected[1] == expected[5] and expected[3] == expected[7] and len(set(expected)) > 2
 
@@ -152,8 +164,11 @@ def test_only_a_line_feed_ends_a_line(decode, trained):
 
 def test_reconstructions_may_be_as_long_as_the_longest_line(decode, trained, monkeypatch):
     (trained / "few.txt").write_text("red\n" + "one " * 130 + "\n")
-    monkeypatch.setattr(generation, "greedy", lambda decoder, z, vocabulary, max_length: torch.full(
-        (len(z), max_length), vocabulary.unk))
+    monkeypatch.setattr(
+        generation,
+        "greedy",
+        lambda decoder, z, vocabulary, max_length: torch.full((len(z), max_length), vocabulary.unk),
+    )
     assert [len(line.split()) for line in sentences(decode, "--decode_input", "few.txt")] == [130, 130]
     flags = ("--decode_input", "few.txt", "--max_length", 7)
     assert [len(line.split()) for line in sentences(decode, *flags)] == [7, 7]
@@ -164,7 +179,9 @@ def test_a_file_of_empty_lines(decode, trained):
     (trained / "few.txt").write_text("\n\n")
     printed, files = decode("--decode_from", "m.pt", "--decode_input", "few.txt")
     assert len(files["m_greedy_few.rec"]) == 2
-    assert re.search(r"exact match \d+\.\d\d%, token accuracy \d+\.\d\d%, \d distinct of 2, 0\.00% of the words <unk>\n", printed)
+    assert re.search(
+        r"exact match \d+\.\d\d%, token accuracy \d+\.\d\d%, \d distinct of 2, 0\.00% of the words <unk>\n", printed
+    )
 
 
 def test_the_mean_needs_no_seed_and_the_sample_does(decode):
@@ -215,12 +232,13 @@ def test_the_report_against_counts_by_hand():
     """Positions that agree, ends counted: 6 of 6, 2 of 4 (a, b at the third), 1 of 1, 4 of 7."""
     assert reconstruction.exact_match(ORIGINALS, OUTPUTS) == 2 / 4
     assert reconstruction.token_accuracy(ORIGINALS, OUTPUTS) == (6 + 2 + 1 + 4) / (6 + 4 + 1 + 7)
-    by_hand = 100 * (11 / 14 * 8 / 11 * 5 / 8 * 3 / 5)**0.25
+    by_hand = 100 * (11 / 14 * 8 / 11 * 5 / 8 * 3 / 5) ** 0.25
     assert plain_bleu(ORIGINALS, OUTPUTS) == pytest.approx(by_hand)
     assert reconstruction.bleu(ORIGINALS, OUTPUTS) == pytest.approx(by_hand)
     assert reconstruction.describe(ORIGINALS, OUTPUTS) == (
-        f"exact match 50.00%, token accuracy 72.22%, BLEU {by_hand:.2f}, 4 distinct of 4, 0.00% of the words <unk>")
-    assert reconstruction.token_accuracy(["a <unk> b"], ["a <unk> c"]) == 2 / 4           # a and the end
+        f"exact match 50.00%, token accuracy 72.22%, BLEU {by_hand:.2f}, 4 distinct of 4, 0.00% of the words <unk>"
+    )
+    assert reconstruction.token_accuracy(["a <unk> b"], ["a <unk> c"]) == 2 / 4  # a and the end
     assert reconstruction.exact_match(["a", "<unk>"], ["a", "<unk>"]) == 1 / 2
     assert reconstruction.describe(["a <unk>"], ["a b"]).endswith("1 distinct of 1, 50.00% of the words <unk>")
     short = [line.rpartition(" ")[0] for line in ORIGINALS]
@@ -230,15 +248,17 @@ def test_the_report_against_counts_by_hand():
 
 # ---------------------------------------------------------------------- interpolation and encoding
 
+
 def test_interpolation_begins_and_ends_at_the_reconstructions(decode):
     mean = sentences(decode, "--decode_input", "lines.txt", "--decode_mean")
-    printed, files = decode("--decode_from", "m.pt", "--decode_input", "lines.txt", "--decode_mean", "--interpolate",
-                            "--steps", 5)
+    printed, files = decode(
+        "--decode_from", "m.pt", "--decode_input", "lines.txt", "--decode_mean", "--interpolate", "--steps", 5
+    )
     assert printed == "wrote samples/m_greedy_lines.interpolation\n"
     lines = files["m_greedy_lines.interpolation"]
     assert len(lines) == 4 * 5 + 3
     for pair in range(4):
-        block = lines[6 * pair:6 * pair + 5]
+        block = lines[6 * pair : 6 * pair + 5]
         assert (block[0], block[-1]) == (mean[2 * pair], mean[2 * pair + 1])
     assert [lines[i] for i in (5, 11, 17)] == ["", "", ""]
 
@@ -262,12 +282,19 @@ def test_encoded_rows_are_those_of_the_lines(decode, trained):
 
 # ---------------------------------------------------------------------- bad input
 
+
 @pytest.fixture
 def refused(call, trained):
     """`refused(*flags, names=...)`: exit code 2, one line that holds the names, and the files as they were."""
+
     def run(*flags, names=()):
         shutil.rmtree(trained / "samples", ignore_errors=True)
-        kept = {"m_greedy.rec": "rec", "m_greedy.sample": "sample", "m_greedy_lines.interpolation": "between", "m_x.npz": "x"}
+        kept = {
+            "m_greedy.rec": "rec",
+            "m_greedy.sample": "sample",
+            "m_greedy_lines.interpolation": "between",
+            "m_x.npz": "x",
+        }
         (trained / "samples").mkdir()
         for name, content in kept.items():
             (trained / "samples" / name).write_text(content)
@@ -276,52 +303,74 @@ def refused(call, trained):
         assert len(ran.stderr.splitlines()) == 1 and "Traceback" not in ran.stderr
         assert all(str(name) in ran.stderr for name in names), ran.stderr
         assert {path.name: path.read_text() for path in (trained / "samples").iterdir()} == kept
+
     return run
 
 
 FROM = ("--decode_from", "m.pt")
 
 
-@pytest.mark.parametrize("flags, names", [
-    (["--decode_from", "missing.pt"], ["missing.pt"]),
-    (["--decode_from", "config"], ["config", "folder"]),
-    (["--decode_from", "lines.txt"], ["lines.txt"]),
-    ([*FROM, "--decode_input", "missing.txt"], ["missing.txt: no such file\n"]),
-    ([*FROM, "--decode_input", "config"], ["config"]),
-    (["--decode_input", "lines.txt"], ["--decode_input", "--decode_from"]),
-    ([*FROM, "--interpolate"], ["--interpolate", "--decode_input"]),
-    ([*FROM, "--encode", "lines.txt"], ["--encode"]),
-    ([*FROM, "--eval"], ["--eval"]),
-    ([*FROM, "--eval", "--load_path", "m.pt"], ["--decode_from", "--eval"]),
-    ([*FROM, "--encode", "lines.txt", "--load_path", "m.pt"], ["--decode_from", "--encode"]),
-    (["--encode", "lines.txt"], ["--encode", "--load_path"]),
-    (["--encode", "lines.txt", "--load_path", "m.pt", "--eval"], ["--encode", "--eval"]),
-    (["--encode", "missing.txt", "--load_path", "m.pt"], ["missing.txt"]),
-    ([*FROM, "--decode_mean"], ["--decode_mean", "--decode_input"]),
-    ([*FROM, "--resume"], ["--resume", "training"]),
-    (["--eval", "--load_path", "m.pt", "--overwrite"], ["--overwrite", "training"]),
-    ([*FROM, "--top_k", "3"], ["--top_k", "sample"]),
-    ([*FROM, "--top_p", "0.5", "--decoding_strategy", "beam"], ["--top_p", "sample"]),
-    ([*FROM, "--temperature", "0.5"], ["--temperature", "sample"]),
-    ([*FROM, "--max_length", "1000000000"], ["memory", "--max_length"]),
-], ids=" ".join)
+@pytest.mark.parametrize(
+    "flags, names",
+    [
+        (["--decode_from", "missing.pt"], ["missing.pt"]),
+        (["--decode_from", "config"], ["config", "folder"]),
+        (["--decode_from", "lines.txt"], ["lines.txt"]),
+        ([*FROM, "--decode_input", "missing.txt"], ["missing.txt: no such file\n"]),
+        ([*FROM, "--decode_input", "config"], ["config"]),
+        (["--decode_input", "lines.txt"], ["--decode_input", "--decode_from"]),
+        ([*FROM, "--interpolate"], ["--interpolate", "--decode_input"]),
+        ([*FROM, "--encode", "lines.txt"], ["--encode"]),
+        ([*FROM, "--eval"], ["--eval"]),
+        ([*FROM, "--eval", "--load_path", "m.pt"], ["--decode_from", "--eval"]),
+        ([*FROM, "--encode", "lines.txt", "--load_path", "m.pt"], ["--decode_from", "--encode"]),
+        (["--encode", "lines.txt"], ["--encode", "--load_path"]),
+        (["--encode", "lines.txt", "--load_path", "m.pt", "--eval"], ["--encode", "--eval"]),
+        (["--encode", "missing.txt", "--load_path", "m.pt"], ["missing.txt"]),
+        ([*FROM, "--decode_mean"], ["--decode_mean", "--decode_input"]),
+        ([*FROM, "--resume"], ["--resume", "training"]),
+        (["--eval", "--load_path", "m.pt", "--overwrite"], ["--overwrite", "training"]),
+        ([*FROM, "--top_k", "3"], ["--top_k", "sample"]),
+        ([*FROM, "--top_p", "0.5", "--decoding_strategy", "beam"], ["--top_p", "sample"]),
+        ([*FROM, "--temperature", "0.5"], ["--temperature", "sample"]),
+        ([*FROM, "--max_length", "1000000000"], ["memory", "--max_length"]),
+    ],
+    ids=" ".join,
+)
 def test_bad_commands(refused, flags, names):
     refused(*flags, names=names)
 
 
-@pytest.mark.parametrize("flag, value", [
-    ("--top_p", "0"), ("--top_p", "1.1"), ("--top_p", "nan"), ("--top_k", "0"), ("--temperature", "0"),
-    ("--temperature", "-1"), ("--temperature", "inf"), ("--temperature", "1e-45"), ("--temperature", "1e39"),
-    ("--beam_size", "0"), ("--max_length", "0"), ("--num_samples", "0"), ("--steps", "1"),
-    ("--decoding_strategy", "best")])
+@pytest.mark.parametrize(
+    "flag, value",
+    [
+        ("--top_p", "0"),
+        ("--top_p", "1.1"),
+        ("--top_p", "nan"),
+        ("--top_k", "0"),
+        ("--temperature", "0"),
+        ("--temperature", "-1"),
+        ("--temperature", "inf"),
+        ("--temperature", "1e-45"),
+        ("--temperature", "1e39"),
+        ("--beam_size", "0"),
+        ("--max_length", "0"),
+        ("--num_samples", "0"),
+        ("--steps", "1"),
+        ("--decoding_strategy", "best"),
+    ],
+)
 def test_bad_values(refused, flag, value):
     refused(*FROM, flag, value, names=[flag, value])
 
 
-@pytest.mark.parametrize("content, names", [
-    (b"", ["empty"]), (b"red\ncaf\xe9\n", ["line 2", "UTF-8"])], ids=["empty", "not UTF-8"])
-@pytest.mark.parametrize("flags", [
-    (*FROM, "--decode_input"), (*FROM, "--interpolate", "--decode_input"), ("--load_path", "m.pt", "--encode")])
+@pytest.mark.parametrize(
+    "content, names", [(b"", ["empty"]), (b"red\ncaf\xe9\n", ["line 2", "UTF-8"])], ids=["empty", "not UTF-8"]
+)
+@pytest.mark.parametrize(
+    "flags",
+    [(*FROM, "--decode_input"), (*FROM, "--interpolate", "--decode_input"), ("--load_path", "m.pt", "--encode")],
+)
 def test_bad_files(refused, trained, flags, content, names):
     (trained / "bad.txt").write_bytes(content)
     refused(*flags, "bad.txt", names=["bad.txt", *names])

@@ -14,10 +14,10 @@ from modules.command import UserError
 from modules.data import download as downloads
 from modules.data.download import DRIVE, UPSTREAM, Missing, Source
 
-pytest_plugins = "tests.http_server"     # its fixtures
+pytest_plugins = "tests.http_server"  # its fixtures
 
 NAME = "yahoo_data.tar.gz"
-CONTENT = bytes(range(256)) * 8000      # 2 MB, several of gdown's chunks
+CONTENT = bytes(range(256)) * 8000  # 2 MB, several of gdown's chunks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
@@ -37,13 +37,18 @@ def folder(tmp_path):
 def drive(server, monkeypatch):
     """The local server in the place of Google Drive, with the data set yahoo; returns a function that serves more."""
     get = requests.Session.get
-    monkeypatch.setattr(requests.Session, "get", lambda self, url, **kwargs: get(
-        self, url.replace("https://drive.google.com", server.url), **kwargs))
+    monkeypatch.setattr(
+        requests.Session,
+        "get",
+        lambda self, url, **kwargs: get(self, url.replace("https://drive.google.com", server.url), **kwargs),
+    )
     monkeypatch.setattr(downloads, "RETRIES", 0)
 
     def serve(content=CONTENT, address=UPSTREAM[NAME][0].partition(DRIVE)[2], **behaviour):
-        return server.add(f"/uc?id={address}", content, headers={"Content-Disposition": 'attachment; filename="x"'},
-                          **behaviour)
+        return server.add(
+            f"/uc?id={address}", content, headers={"Content-Disposition": 'attachment; filename="x"'}, **behaviour
+        )
+
     return serve
 
 
@@ -65,18 +70,24 @@ def refused(source, message, name=NAME, error=UserError):
 # ---------------------------------------------------------------- from a server
 
 
-@pytest.mark.parametrize("behaviour", [
-    {}, {"announces": False}, {"statuses": [503, 500]}, {"drops": [1000]}, {"drops": [0, 5]}])
+@pytest.mark.parametrize(
+    "behaviour", [{}, {"announces": False}, {"statuses": [503, 500]}, {"drops": [1000]}, {"drops": [0, 5]}]
+)
 def test_a_download_is_tried_again(server, folder, behaviour, capsys):
     server.add(f"/m/{NAME}", CONTENT, **behaviour)
     assert received(Source(server.url + "/m/", folder)) == CONTENT
     assert capsys.readouterr().out.endswith(f"{NAME}: downloaded, 2.0 MB\n")
 
 
-@pytest.mark.parametrize("behaviour, message, asked", [
-    ({"statuses": [503] * 9}, "127.0.0.1:.* gives HTTPError 503", 3), ({"statuses": [401] * 9}, "HTTPError 401", 3),
-    ({"announced": 9_000_000}, "ChunkedEncodingError", 3),
-    ({"redirect": "/" + NAME}, "TooManyRedirects", 93)])
+@pytest.mark.parametrize(
+    "behaviour, message, asked",
+    [
+        ({"statuses": [503] * 9}, "127.0.0.1:.* gives HTTPError 503", 3),
+        ({"statuses": [401] * 9}, "HTTPError 401", 3),
+        ({"announced": 9_000_000}, "ChunkedEncodingError", 3),
+        ({"redirect": "/" + NAME}, "TooManyRedirects", 93),
+    ],
+)
 def test_a_server_that_stays_out_of_order(server, folder, behaviour, message, asked):
     server.add(f"/{NAME}", CONTENT, **behaviour)
     refused(Source(server.url, folder), message)
@@ -118,7 +129,7 @@ def test_a_web_page_is_named(server, tmp_path, folder, page):
 def test_a_broken_drive_download_is_gone_on_with(drive, server, folder):
     drive(drops=[1_200_000])
     refused(Source(None, folder), "drive.google.com gives")
-    part, = folder.iterdir()
+    (part,) = folder.iterdir()
     assert part.name.endswith(".part") and CONTENT.startswith(part.read_bytes()) and part.stat().st_size > 10**6
     start = part.stat().st_size
     assert received(Source(None, folder)) == CONTENT
@@ -126,8 +137,10 @@ def test_a_broken_drive_download_is_gone_on_with(drive, server, folder):
 
 
 def test_drive_asks_whether_to_go_on_without_a_virus_scan(drive, server, folder):
-    form = (f'<html><form id="download-form" action="{server.url}/uc?id=real"><input type="hidden" name="confirm" '
-            f'value="t"></form></html>').encode()
+    form = (
+        f'<html><form id="download-form" action="{server.url}/uc?id=real"><input type="hidden" name="confirm" '
+        f'value="t"></form></html>'
+    ).encode()
     drive(address="real&confirm=t")
     server.add("/uc?id=" + UPSTREAM[NAME][0].partition(DRIVE)[2], form, content_type="text/html")
     assert received(Source(None, folder)) == CONTENT
@@ -149,6 +162,7 @@ def test_drive_is_asked_without_cookies_of_the_user(folder, monkeypatch):
     def download(url, output, **asked):
         assert asked["resume"] and asked["timeout"] and asked["retries"] and not asked["use_cookies"]
         open(output, "wb").close()
+
     monkeypatch.setattr(downloads.gdown, "download", download)
     assert received(Source(None, folder)) == b""
 
@@ -160,20 +174,25 @@ def test_every_address_is_one_of_the_specification():
     assert UPSTREAM[NAME][0] == "https://drive.google.com/uc?export=download&id=13azGlTuGdzWLCmgDmQPmvb_jcexVWX7i"
     assert UPSTREAM["chardata.mat"] == (
         "https://raw.githubusercontent.com/yburda/iwae/master/datasets/OMNIGLOT/chardata.mat",
-        "git-blob:016a3536ffe5e1d38e42563a18d7a78bfaf643ec")
+        "git-blob:016a3536ffe5e1d38e42563a18d7a78bfaf643ec",
+    )
     assert all(checksum or url.startswith(DRIVE) for url, checksum in UPSTREAM.values())
 
 
 def test_git_blob_id(tmp_path, folder, monkeypatch):
     (tmp_path / "hello").write_bytes(b"hello\n")
     source = Source(str(tmp_path), folder)
-    source.sums = {"hello": "git-blob:ce013625030ba8dba906f756967f9e9ca394464a"}     # git hash-object
+    source.sums = {"hello": "git-blob:ce013625030ba8dba906f756967f9e9ca394464a"}  # git hash-object
     assert received(source, "hello") == b"hello\n"
 
 
-@pytest.mark.parametrize("name, message", [
-    ("ptb.train.txt", "md5 checksum .*, not f26c4b92c5fdc7b3f8c7cdcb991d8420"),
-    ("chardata.mat", "git-blob checksum .*, not 016a3536ffe5e1d38e42563a18d7a78bfaf643ec")])
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("ptb.train.txt", "md5 checksum .*, not f26c4b92c5fdc7b3f8c7cdcb991d8420"),
+        ("chardata.mat", "git-blob checksum .*, not 016a3536ffe5e1d38e42563a18d7a78bfaf643ec"),
+    ],
+)
 def test_the_published_checksum_is_checked(server, folder, monkeypatch, name, message):
     monkeypatch.setitem(UPSTREAM, name, (server.add(f"/{name}", b"another\n"), UPSTREAM[name][1]))
     refused(Source(None, folder), f"^{name}: {message}", name)
@@ -192,7 +211,7 @@ def test_the_sums_of_a_mirror(server, tmp_path, folder, served):
     assert received(source, "unlisted") == CONTENT
     refused(source, "^bad: sha256 checksum", "bad")
     refused(source, "missing", "missing", error=Missing)
-    assert (tmp_path / "bad").exists()      # the mirror's own file stays
+    assert (tmp_path / "bad").exists()  # the mirror's own file stays
     assert [address for address, _ in server.requests].count("/SHA256SUMS") == served
 
 

@@ -8,8 +8,8 @@ import torch
 
 from benchmarks.bench_text import load_into_textbook
 from benchmarks.textbook import TextbookVAE, textbook_beam_search
-from modules.generation import search as generation
 from modules.data.corpus import BOS, EOS, PAD, UNK, Vocabulary
+from modules.generation import search as generation
 from modules.models.decoders.lstm_decoder import LSTMDecoder
 from modules.models.encoders.lstm_encoder import LSTMEncoder
 from modules.models.vae import VAE
@@ -47,9 +47,16 @@ def log_p(model, vocabulary, z, words, ended):
 
 def next_word_p(model, vocabulary, z, words):
     """The model's distribution of the word after `words`, from the training code, without `<pad>` and `<s>`."""
-    p = torch.tensor([math.exp(log_p(model, vocabulary, z, [*words, word], ended=False)
-                               - (log_p(model, vocabulary, z, words, ended=False) if words else 0.0))
-                      for word in range(len(vocabulary))], dtype=torch.float64)
+    p = torch.tensor(
+        [
+            math.exp(
+                log_p(model, vocabulary, z, [*words, word], ended=False)
+                - (log_p(model, vocabulary, z, words, ended=False) if words else 0.0)
+            )
+            for word in range(len(vocabulary))
+        ],
+        dtype=torch.float64,
+    )
     p[[vocabulary.pad, vocabulary.bos]] = 0
     return p / p.sum()
 
@@ -64,12 +71,13 @@ def every_sentence(vocabulary, max_length):
 
 # ---------------------------------------------------------------------- beam search
 
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("words, max_length", [(0, 5), (1, 4), (2, 3), (2, 1)])
 def test_a_beam_as_wide_as_the_space_finds_the_most_probable_sentence(words, max_length, seed):
     vocabulary, model = make_model(words, seed)
     z = make_z(3, seed)
-    space = (words + 2)**max_length
+    space = (words + 2) ** max_length
     found = words_of(generation.beam_search(model.decoder, z, vocabulary, max_length, space), vocabulary)
     for row, sentence in zip(z, found):
         best, _ = max(every_sentence(vocabulary, max_length), key=lambda s: log_p(model, vocabulary, row, *s))
@@ -80,8 +88,9 @@ def test_a_beam_as_wide_as_the_space_finds_the_most_probable_sentence(words, max
 def test_width_one_is_greedy(seed):
     vocabulary, model = make_model(9, seed)
     z = make_z(40, seed)
-    assert torch.equal(generation.beam_search(model.decoder, z, vocabulary, 12, 1),
-                       generation.greedy(model.decoder, z, vocabulary, 12))
+    assert torch.equal(
+        generation.beam_search(model.decoder, z, vocabulary, 12, 1), generation.greedy(model.decoder, z, vocabulary, 12)
+    )
 
 
 def test_greedy_takes_the_most_probable_word_each_time():
@@ -170,7 +179,7 @@ def test_the_limit_and_the_words_that_are_never_generated(name, max_length):
     with torch.no_grad():
         hidden = torch.ones(NH, dtype=torch.float64)
         model.decoder.lstm.weight_ih_l0.zero_()
-        model.decoder.lstm.weight_hh_l0.zero_()                 # the same gates always: the same sign of hidden
+        model.decoder.lstm.weight_hh_l0.zero_()  # the same gates always: the same sign of hidden
         model.decoder.lstm.bias_ih_l0.fill_(5.0)
         model.decoder.pred_linear.weight[[vocabulary.pad, vocabulary.bos]] = 9 * hidden
         model.decoder.pred_linear.weight[vocabulary.eos] = -9 * hidden
@@ -210,8 +219,9 @@ def chi_square_is_small(counts, p, draws=DRAWS):
 
 
 def first_words(model, vocabulary, z, **options):
-    drawn = generation.sample(model.decoder, z.expand(DRAWS, -1), vocabulary, 1, torch.Generator().manual_seed(3),
-                              **options)
+    drawn = generation.sample(
+        model.decoder, z.expand(DRAWS, -1), vocabulary, 1, torch.Generator().manual_seed(3), **options
+    )
     return drawn.flatten().bincount(minlength=len(vocabulary)).double()
 
 
@@ -224,8 +234,10 @@ def test_sentences_are_as_frequent_as_the_model_says():
     p = []
     for words in sentences:
         steps = [next_word_p(model, vocabulary, z[0], list(words[:i])) for i in range(len(words) + 1)]
-        p.append(math.prod(float(steps[i][word]) for i, word in enumerate(words))
-                 * (float(steps[-1][vocabulary.eos]) if len(words) < 3 else 1.0))
+        p.append(
+            math.prod(float(steps[i][word]) for i, word in enumerate(words))
+            * (float(steps[-1][vocabulary.eos]) if len(words) < 3 else 1.0)
+        )
     p = torch.tensor(p, dtype=torch.float64)
     assert float(p.sum()) == pytest.approx(1.0)
     counts = torch.tensor([found.count(words) for words in sentences], dtype=torch.float64)
@@ -241,9 +253,19 @@ def test_temperature(temperature):
     assert chi_square_is_small(first_words(model, vocabulary, z, temperature=temperature), p / p.sum())
 
 
-@pytest.mark.parametrize("top_k, top_p, temperature", [
-    (1, None, 1.0), (3, None, 1.0), (100, None, 1.0), (None, 1e-9, 1.0), (None, 0.6, 1.0), (None, 0.9, 2.0),
-    (None, 1.0, 1.0), (4, 0.7, 1.5)])
+@pytest.mark.parametrize(
+    "top_k, top_p, temperature",
+    [
+        (1, None, 1.0),
+        (3, None, 1.0),
+        (100, None, 1.0),
+        (None, 1e-9, 1.0),
+        (None, 0.6, 1.0),
+        (None, 0.9, 2.0),
+        (None, 1.0, 1.0),
+        (4, 0.7, 1.5),
+    ],
+)
 def test_truncation(top_k, top_p, temperature):
     """Of these both, the k most probable are kept first; the share that top_p asks for is of what they have."""
     vocabulary, model = make_model(6, seed=2, scale=1.0)
@@ -257,8 +279,9 @@ def test_truncation(top_k, top_p, temperature):
         kept.append(word)
     expected = torch.zeros_like(p)
     expected[kept] = p[kept] / p[kept].sum()
-    assert chi_square_is_small(first_words(model, vocabulary, z, top_k=top_k, top_p=top_p, temperature=temperature),
-                               expected)
+    assert chi_square_is_small(
+        first_words(model, vocabulary, z, top_k=top_k, top_p=top_p, temperature=temperature), expected
+    )
 
 
 def test_the_most_probable_word_alone_is_greedy():

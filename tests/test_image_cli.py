@@ -12,19 +12,28 @@ from PIL import Image
 
 import image
 import text
-from modules.evaluation import metrics
 from modules.data.images import ImageSplit
-from modules.models.gaussian import interpolate
 from modules.domains.image_domain import IMAGE, build_vae
+from modules.evaluation import metrics
+from modules.models.gaussian import interpolate
 from modules.training.checkpoint import load_checkpoint, save_checkpoint
-from tests.conftest import (NUMBER, TINY_IMAGES_CONFIG, assert_refused, events, images, make_image_workspace,
-                            make_workspace, run_pattern, run_script)
+from tests.conftest import (
+    NUMBER,
+    TINY_IMAGES_CONFIG,
+    assert_refused,
+    events,
+    images,
+    make_image_workspace,
+    make_workspace,
+    run_pattern,
+    run_script,
+)
 
 ARGS = ("--dataset", "tinyimages", "--iw_nsamples", 20)
 PLAIN = "tinyimages_aggressive0_ns2_kls1.0_warm10_0_0_783435"
 AGGRESSIVE = "tinyimages_aggressive1_ns1_kls0.2_warm1_3_2_202"
 HEIGHT, WIDTH = 7, 6
-GAP, BETWEEN = 2, 200       # pixels between two images of a grid, and their grey value
+GAP, BETWEEN = 2, 200  # pixels between two images of a grid, and their grey value
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +47,23 @@ def plain(tmp_path_factory):
 def aggressive(tmp_path_factory):
     """The same of an aggressive run, on 13 of the images."""
     folder = make_image_workspace(tmp_path_factory.mktemp("aggressive") / "workspace")
-    return folder, run_script("image.py", *ARGS, "--aggressive", 1, "--warm_up", 1, "--kl_start", 0.2, "--jobid", 3,
-                              "--taskid", 2, "--train_limit", 13, cwd=folder)
+    return folder, run_script(
+        "image.py",
+        *ARGS,
+        "--aggressive",
+        1,
+        "--warm_up",
+        1,
+        "--kl_start",
+        0.2,
+        "--jobid",
+        3,
+        "--taskid",
+        2,
+        "--train_limit",
+        13,
+        cwd=folder,
+    )
 
 
 @pytest.fixture(params=["plain", "aggressive"])
@@ -60,20 +84,25 @@ def originals_of(folder):
 
 # ---------------------------------------------------------------------- a run
 
+
 def test_a_run_prints_the_lines_that_notebooks_parse(finished):
     _, ran, run_id = finished
     assert (ran.returncode, ran.stderr) == (0, "")
     assert re.fullmatch(run_pattern(words=False), ran.stdout), ran.stdout
     assert "ppl" not in ran.stdout
     assert ran.stdout.count("pre mi:") == (2 if run_id == AGGRESSIVE else 0)
-    assert ran.stdout.count("VAL ---") == 2 and ran.stdout.count("TEST ---") == 2     # after epoch 0, and at the end
+    assert ran.stdout.count("VAL ---") == 2 and ran.stdout.count("TEST ---") == 2  # after epoch 0, and at the end
 
 
 def test_a_run_leaves_its_files_and_no_others(finished):
     folder, ran, run_id = finished
     made = sorted(str(path.relative_to(folder)) for top in ("models", "logs") for path in (folder / top).rglob("*.*"))
-    assert made == [f"logs/tinyimages/{run_id}.jsonl", f"logs/tinyimages/{run_id}.log",
-                    f"models/tinyimages/{run_id}.pt", f"models/tinyimages/{run_id}.resume.pt"]
+    assert made == [
+        f"logs/tinyimages/{run_id}.jsonl",
+        f"logs/tinyimages/{run_id}.log",
+        f"models/tinyimages/{run_id}.pt",
+        f"models/tinyimages/{run_id}.resume.pt",
+    ]
     assert sorted(path.name for path in folder.iterdir()) == ["config", "datasets", "logs", "models"]
     assert (folder / "logs" / "tinyimages" / f"{run_id}.log").read_text() == ran.stdout
 
@@ -84,14 +113,25 @@ def test_events_carry_the_figures_of_the_lines(finished):
     assert first["event"] == "run" and first["args"]["img_size"] == [1, HEIGHT, WIDTH]
     assert first["args"]["seed"] == int(run_id.rpartition("_")[2])
     for split in ("val", "test"):
-        lines = re.findall(rf"{split.upper()} --- avg_loss: (\S+), kl: (\S+), mi: (\S+), recon: (\S+), nll: (\S+)\n"
-                           r"mi_agg: (\S+), kl_agg: (\S+)\n(\d+) active", ran.stdout)
+        lines = re.findall(
+            rf"{split.upper()} --- avg_loss: (\S+), kl: (\S+), mi: (\S+), recon: (\S+), nll: (\S+)\n"
+            r"mi_agg: (\S+), kl_agg: (\S+)\n(\d+) active",
+            ran.stdout,
+        )
         of_split = [e for e in others if e["event"] == split]
         assert len(lines) == len(of_split) == 2
         for line, e in zip(lines, of_split):
             assert (e["size"], e["units"]) == (9, 9)
-            expected = [e["loss"], e["kl"], e["mi"], e["reconstruction"], e["reconstruction"] + e["kl"], e["mi_agg"],
-                        e["kl_agg"], e["active_units"]]
+            expected = [
+                e["loss"],
+                e["kl"],
+                e["mi"],
+                e["reconstruction"],
+                e["reconstruction"] + e["kl"],
+                e["mi_agg"],
+                e["kl_agg"],
+                e["active_units"],
+            ]
             assert [float(figure) for figure in line] == pytest.approx(expected, abs=6e-5)
     reports = [(str(e["iteration"]), f"{e['loss']:.4f}") for e in others if e["event"] == "report"]
     assert reports == re.findall(r"iter: (\d+), avg_loss: (\S+),", ran.stdout)
@@ -127,8 +167,27 @@ def test_a_finished_run_goes_on_from_its_last_weights_not_from_its_best(call, pl
 
 
 def test_flags_run(call, image_workspace):
-    ran = call(image.main, *ARGS, "--aggressive", 1, "--epochs", 1, "--train_limit", 5, "--inner_clip", "encoder",
-               "--precision", "bf16", "--nz", 3, "--dec_kernel_size", "3,3", "--dec_layers", "6,6", cwd=image_workspace)
+    ran = call(
+        image.main,
+        *ARGS,
+        "--aggressive",
+        1,
+        "--epochs",
+        1,
+        "--train_limit",
+        5,
+        "--inner_clip",
+        "encoder",
+        "--precision",
+        "bf16",
+        "--nz",
+        3,
+        "--dec_kernel_size",
+        "3,3",
+        "--dec_layers",
+        "6,6",
+        cwd=image_workspace,
+    )
     assert (ran.returncode, ran.stderr) == (0, "")
     assert re.fullmatch(run_pattern(words=False), ran.stdout)
     run_id = "tinyimages_aggressive1_ns1_kls1.0_warm10_0_0_783435"
@@ -141,23 +200,31 @@ def test_a_data_set_of_ones_own(call, tmp_path):
     """A config and an .npz of another size are all that it takes to train, test, evaluate and draw."""
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "config_abc.py").write_text(
-        TINY_IMAGES_CONFIG.replace("[1, 7, 6]", "[1, 5, 11]").replace('"epochs": 2', '"epochs": 1')
-        .replace("datasets/tinyimages_data/tinyimages.pt", "abc.npz"))
-    np.savez(tmp_path / "abc.npz", test=images(5, 2, (5, 11)), train=images(9, 0, (5, 11)),
-             validation=images(3, 1, (5, 11)).round().to(torch.uint8))
+        TINY_IMAGES_CONFIG.replace("[1, 7, 6]", "[1, 5, 11]")
+        .replace('"epochs": 2', '"epochs": 1')
+        .replace("datasets/tinyimages_data/tinyimages.pt", "abc.npz")
+    )
+    np.savez(
+        tmp_path / "abc.npz",
+        test=images(5, 2, (5, 11)),
+        train=images(9, 0, (5, 11)),
+        validation=images(3, 1, (5, 11)).round().to(torch.uint8),
+    )
     ran = call(image.main, "--dataset", "abc", "--iw_nsamples", 5, cwd=tmp_path)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert re.fullmatch(run_pattern(words=False), ran.stdout)
-    model, = (tmp_path / "models" / "abc").glob("*_783435.pt")
+    (model,) = (tmp_path / "models" / "abc").glob("*_783435.pt")
     again = call(image.main, "--dataset", "abc", "--iw_nsamples", 5, "--eval", "--load_path", model, cwd=tmp_path)
     assert again.stdout.startswith("data: test 5 images\nTEST ---") and ran.stdout.endswith(
-        again.stdout.partition("\n")[2])
+        again.stdout.partition("\n")[2]
+    )
     drawn = call(image.main, "--dataset", "abc", "--sample_from", model, "--reconstruct", 5, cwd=tmp_path)
     assert (drawn.returncode, drawn.stderr) == (0, "")
     assert len(tiles(tmp_path / "samples" / f"{model.stem}_reconstruction.png", 5, 11)) == 10
 
 
 # ---------------------------------------------------------------------- evaluation
+
 
 def test_eval_prints_the_figures_of_the_run(call, finished, tmp_path):
     """The sizes of the model come from its file, and the noise is the same."""
@@ -169,15 +236,26 @@ def test_eval_prints_the_figures_of_the_run(call, finished, tmp_path):
     seed = run_id.rpartition("_")[2]
     evaluated = call(image.main, *ARGS, "--eval", "--load_path", model, "--seed", seed, cwd=other)
     assert (evaluated.returncode, evaluated.stderr) == (0, "")
-    assert evaluated.stdout == "data: test 9 images\n" + ran.stdout[ran.stdout.rindex("TEST ---"):]
+    assert evaluated.stdout == "data: test 9 images\n" + ran.stdout[ran.stdout.rindex("TEST ---") :]
     assert not (other / "models").exists() and not (other / "logs").exists()
 
 
 @pytest.mark.parametrize("samples, batch", [(1, 3), (7, 3), (7, 1), (300, 64)])
 def test_any_number_of_samples_in_chunks_of_any_size(call, plain, samples, batch):
     """More samples only lower the estimate from that of one, which is the bound, and by no more than the KL."""
-    ran = call(image.main, "--dataset", "tinyimages", "--eval", "--load_path", saved_model(plain[0]),
-               "--iw_nsamples", samples, "--iw_batch", batch, cwd=plain[0])
+    ran = call(
+        image.main,
+        "--dataset",
+        "tinyimages",
+        "--eval",
+        "--load_path",
+        saved_model(plain[0]),
+        "--iw_nsamples",
+        samples,
+        "--iw_batch",
+        batch,
+        cwd=plain[0],
+    )
     assert (ran.returncode, ran.stderr) == (0, "")
     nll, iw_nll = (float(re.search(rf"\b{name}: ({NUMBER})", ran.stdout)[1]) for name in ("nll", "iw nll"))
     assert nll - 5 < iw_nll < nll + 2
@@ -187,8 +265,16 @@ def test_any_number_of_samples_in_chunks_of_any_size(call, plain, samples, batch
 def model():
     """A small model in float64, in training mode, its running statistics far from those of any one batch."""
     torch.manual_seed(0)
-    model = build_vae(IMAGE.settings(img_size=[1, HEIGHT, WIDTH], nz=3, enc_layers=[4], dec_kernel_size=[5, 3, 3],
-                                     dec_layers=[4] * 3, latent_feature_map=2)).double()
+    model = build_vae(
+        IMAGE.settings(
+            img_size=[1, HEIGHT, WIDTH],
+            nz=3,
+            enc_layers=[4],
+            dec_kernel_size=[5, 3, 3],
+            dec_layers=[4] * 3,
+            latent_feature_map=2,
+        )
+    ).double()
     with torch.no_grad():
         for name, value in model.named_buffers():
             if "running" in name:
@@ -203,8 +289,11 @@ def binary(count):
 
 def measure(model, split):
     """Every figure that is reported of a split."""
-    return (metrics.evaluate(model, split, 1).as_dict(), metrics.quick_look(model, split, 1),
-            metrics.importance_weighted_nll(model, split, 3, 100, 1))
+    return (
+        metrics.evaluate(model, split, 1).as_dict(),
+        metrics.quick_look(model, split, 1),
+        metrics.importance_weighted_nll(model, split, 3, 100, 1),
+    )
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -256,6 +345,7 @@ def test_the_importance_weighted_estimate_is_that_of_its_definition_however_rows
 
 # ---------------------------------------------------------------------- drawing
 
+
 def tiles(path, height=HEIGHT, width=WIDTH):
     """The images of a grid as grey values [n, height, width], row by row, places left empty among them."""
     picture = Image.open(path)
@@ -304,9 +394,13 @@ def test_as_many_samples_as_asked_for(call, plain, tmp_path, count):
 
 
 def test_samples_follow_the_seed(call, plain, tmp_path):
-    drawn = [[path.read_bytes() for path in draw(call, plain[0], saved_model(plain[0]), "--num_samples", 9, *seed,
-                                                 cwd=tmp_path)]
-             for seed in ((), ("--seed", 783435), ("--taskid", 1), ("--seed", 101))]
+    drawn = [
+        [
+            path.read_bytes()
+            for path in draw(call, plain[0], saved_model(plain[0]), "--num_samples", 9, *seed, cwd=tmp_path)
+        ]
+        for seed in ((), ("--seed", 783435), ("--taskid", 1), ("--seed", 101))
+    ]
     assert drawn[0] == drawn[1] and drawn[2] == drawn[3]
     assert drawn[0][0] != drawn[2][0] and drawn[0][1] != drawn[2][1]
 
@@ -318,16 +412,16 @@ def ink(images):
 
 @pytest.mark.parametrize("count", [1, 5, 9])
 def test_reconstructions_stand_beside_their_originals(call, plain, count):
-    path, = draw(call, plain[0], saved_model(plain[0]), "--reconstruct", count, "--seed", 4, cwd=plain[0])
+    (path,) = draw(call, plain[0], saved_model(plain[0]), "--reconstruct", count, "--seed", 4, cwd=plain[0])
     drawn = tiles(path)
     path.unlink()
-    assert len(drawn) == 10 * math.ceil(count / 5) and (drawn[2 * count:] == BETWEEN).all()
+    assert len(drawn) == 10 * math.ceil(count / 5) and (drawn[2 * count :] == BETWEEN).all()
     originals = originals_of(plain[0])[:count]
-    assert (drawn[:2 * count:2] == ink(originals)).all()
+    assert (drawn[: 2 * count : 2] == ink(originals)).all()
     model = trained(saved_model(plain[0]))
     mean = model.encoder(originals)[0]
     expected, _ = model.decoder.sample(mean, torch.Generator().manual_seed(4))
-    assert (drawn[1:2 * count:2] == ink(expected)).all()
+    assert (drawn[1 : 2 * count : 2] == ink(expected)).all()
 
 
 def trained(path):
@@ -340,15 +434,20 @@ def trained(path):
 
 @pytest.mark.parametrize("count, steps", [(1, 9), (4, 5), (2, 2)])
 def test_interpolations_lead_from_one_original_to_the_other(call, plain, count, steps):
-    path, = draw(call, plain[0], saved_model(plain[0]), "--interpolate", count, "--steps", steps, cwd=plain[0])
+    (path,) = draw(call, plain[0], saved_model(plain[0]), "--interpolate", count, "--steps", steps, cwd=plain[0])
     rows = tiles(path).reshape(count, steps + 2, HEIGHT, WIDTH)
     path.unlink()
-    originals = originals_of(plain[0])[:2 * count]
+    originals = originals_of(plain[0])[: 2 * count]
     assert (rows[:, 0] == ink(originals[::2])).all() and (rows[:, -1] == ink(originals[1::2])).all()
     model = trained(saved_model(plain[0]))
     mean = model.encoder(originals)[0].detach()
-    z = torch.stack([start + (end - start) * step / (steps - 1)
-                     for start, end in zip(mean[::2], mean[1::2]) for step in range(steps)])
+    z = torch.stack(
+        [
+            start + (end - start) * step / (steps - 1)
+            for start, end in zip(mean[::2], mean[1::2])
+            for step in range(steps)
+        ]
+    )
     expected, _ = model.decoder.sample(z, torch.Generator().manual_seed(783435))
     assert (rows[:, 1:-1].reshape(-1, HEIGHT, WIDTH) == ink(expected)).all()
 
@@ -363,7 +462,7 @@ def test_reconstructions_take_the_data_file_of_the_command_line(call, plain):
     other = plain[0] / "other.npz"
     splits = [images(2, 8), images(2, 9), images(3, 10).round()]
     np.savez(other, *splits)
-    path, = draw(call, plain[0], saved_model(plain[0]), "--reconstruct", 3, "--data_file", other, cwd=plain[0])
+    (path,) = draw(call, plain[0], saved_model(plain[0]), "--reconstruct", 3, "--data_file", other, cwd=plain[0])
     drawn = tiles(path)
     path.unlink()
     other.unlink()
@@ -372,52 +471,77 @@ def test_reconstructions_take_the_data_file_of_the_command_line(call, plain):
 
 # ---------------------------------------------------------------------- bad input
 
-@pytest.mark.parametrize("args, names", [
-    ([], ["--dataset"]),
-    (["--dataset", "nope"], ["config_nope.py", "tinyimages"]),
-    (["--dataset", "tinyimages", "--img_size", "1,6,7"], ["tinyimages.pt", "[1, 7, 6]", "[1, 6, 7]"]),
-    (["--dataset", "tinyimages", "--img_size", "1,28,28"], ["tinyimages.pt", "[1, 28, 28]"]),
-    (["--dataset", "tinyimages", "--dec_kernel_size", "3,4,3"], ["dec_kernel_size", "odd", "[3, 4, 3]"]),
-    (["--dataset", "tinyimages", "--dec_kernel_size", "3,3"], ["dec_kernel_size", "dec_layers", "2", "3"]),
-    (["--dataset", "tinyimages", "--dec_layers", "4,4,6"], ["dec_layers", "[4, 4, 6]"]),
-    (["--dataset", "tinyimages", "--train_limit", "1"], ["tinyimages.pt", "2 training images"]),
-    (["--dataset", "tinyimages", "--data_file", "missing.npz"], ["missing.npz", "data_file"]),
-    (["--dataset", "tinyimages", "--data_file", "config"], ["config"]),
-    (["--dataset", "tinyimages", "--momentum", "0.9"], ["--momentum", "Adam"]),
-    (["--dataset", "tinyimages", "--sample_from", "m.pt", "--overwrite"], ["--overwrite", "training"]),
-    (["--dataset", "tinyimages", "--eval"], ["--load_path"]),
-    (["--dataset", "tinyimages", "--load_path", "m.pt"], ["--eval"]),
-    (["--dataset", "tinyimages", "--eval", "--load_path", "missing.pt"], ["missing.pt"]),
-    (["--dataset", "tinyimages", "--sample_from", "missing.pt"], ["missing.pt"]),
-    (["--dataset", "tinyimages", "--sample_from", "config"], ["config", "folder"]),
-    (["--dataset", "tinyimages", "--sample_from", "m.pt", "--eval", "--load_path", "m.pt"],
-     ["--eval", "--sample_from"]),
-    (["--dataset", "tinyimages", "--reconstruct", "2"], ["--reconstruct", "--sample_from"]),
-    (["--dataset", "tinyimages", "--interpolate", "2"], ["--interpolate", "--sample_from"]),
-    (["--dataset", "tinyimages", "--sample_from", "m.pt", "--reconstruct", "2", "--interpolate", "2"],
-     ["--reconstruct", "--interpolate"]),
-], ids=lambda value: " ".join(value[2:]) or "nothing")
+
+@pytest.mark.parametrize(
+    "args, names",
+    [
+        ([], ["--dataset"]),
+        (["--dataset", "nope"], ["config_nope.py", "tinyimages"]),
+        (["--dataset", "tinyimages", "--img_size", "1,6,7"], ["tinyimages.pt", "[1, 7, 6]", "[1, 6, 7]"]),
+        (["--dataset", "tinyimages", "--img_size", "1,28,28"], ["tinyimages.pt", "[1, 28, 28]"]),
+        (["--dataset", "tinyimages", "--dec_kernel_size", "3,4,3"], ["dec_kernel_size", "odd", "[3, 4, 3]"]),
+        (["--dataset", "tinyimages", "--dec_kernel_size", "3,3"], ["dec_kernel_size", "dec_layers", "2", "3"]),
+        (["--dataset", "tinyimages", "--dec_layers", "4,4,6"], ["dec_layers", "[4, 4, 6]"]),
+        (["--dataset", "tinyimages", "--train_limit", "1"], ["tinyimages.pt", "2 training images"]),
+        (["--dataset", "tinyimages", "--data_file", "missing.npz"], ["missing.npz", "data_file"]),
+        (["--dataset", "tinyimages", "--data_file", "config"], ["config"]),
+        (["--dataset", "tinyimages", "--momentum", "0.9"], ["--momentum", "Adam"]),
+        (["--dataset", "tinyimages", "--sample_from", "m.pt", "--overwrite"], ["--overwrite", "training"]),
+        (["--dataset", "tinyimages", "--eval"], ["--load_path"]),
+        (["--dataset", "tinyimages", "--load_path", "m.pt"], ["--eval"]),
+        (["--dataset", "tinyimages", "--eval", "--load_path", "missing.pt"], ["missing.pt"]),
+        (["--dataset", "tinyimages", "--sample_from", "missing.pt"], ["missing.pt"]),
+        (["--dataset", "tinyimages", "--sample_from", "config"], ["config", "folder"]),
+        (
+            ["--dataset", "tinyimages", "--sample_from", "m.pt", "--eval", "--load_path", "m.pt"],
+            ["--eval", "--sample_from"],
+        ),
+        (["--dataset", "tinyimages", "--reconstruct", "2"], ["--reconstruct", "--sample_from"]),
+        (["--dataset", "tinyimages", "--interpolate", "2"], ["--interpolate", "--sample_from"]),
+        (
+            ["--dataset", "tinyimages", "--sample_from", "m.pt", "--reconstruct", "2", "--interpolate", "2"],
+            ["--reconstruct", "--interpolate"],
+        ),
+    ],
+    ids=lambda value: " ".join(value[2:]) or "nothing",
+)
 def test_bad_commands(call, image_workspace, args, names):
     assert_refused(call(image.main, *args, cwd=image_workspace), *names)
     assert not any((image_workspace / made).exists() for made in ("models", "logs", "samples"))
 
 
-@pytest.mark.parametrize("flag, value", [
-    ("--nz", "0"), ("--batch_size", "1"), ("--img_size", "1,x,7"), ("--img_size", "1,0,7"),
-    ("--dec_layers", "4,,4"), ("--dec_kernel_size", ""), ("--enc_layers", "0"), ("--latent_feature_map", "0"),
-    ("--num_samples", "0"), ("--reconstruct", "0"), ("--interpolate", "0"), ("--steps", "0")])
+@pytest.mark.parametrize(
+    "flag, value",
+    [
+        ("--nz", "0"),
+        ("--batch_size", "1"),
+        ("--img_size", "1,x,7"),
+        ("--img_size", "1,0,7"),
+        ("--dec_layers", "4,,4"),
+        ("--dec_kernel_size", ""),
+        ("--enc_layers", "0"),
+        ("--latent_feature_map", "0"),
+        ("--num_samples", "0"),
+        ("--reconstruct", "0"),
+        ("--interpolate", "0"),
+        ("--steps", "0"),
+    ],
+)
 def test_bad_values_of_flags(call, image_workspace, flag, value):
     assert_refused(call(image.main, "--dataset", "tinyimages", flag, value, cwd=image_workspace), flag, value)
 
 
-@pytest.mark.parametrize("old, new, name", [
-    ('"nz": 2', '"nz": 2, "ni": 3', "ni"),
-    ('"nz": 2, ', "", "nz"),
-    ("[1, 7, 6]", "7", "img_size"),
-    ("[1, 7, 6]", "[1, 7.5, 6]", "img_size"),
-    ("[1, 7, 6]", "[]", "img_size"),
-    ('"batch_size": 4', '"batch_size": 1', "batch_size"),
-])
+@pytest.mark.parametrize(
+    "old, new, name",
+    [
+        ('"nz": 2', '"nz": 2, "ni": 3', "ni"),
+        ('"nz": 2, ', "", "nz"),
+        ("[1, 7, 6]", "7", "img_size"),
+        ("[1, 7, 6]", "[1, 7.5, 6]", "img_size"),
+        ("[1, 7, 6]", "[]", "img_size"),
+        ('"batch_size": 4', '"batch_size": 1', "batch_size"),
+    ],
+)
 def test_bad_configs(call, image_workspace, old, new, name):
     (image_workspace / "config" / "config_tinyimages.py").write_text(TINY_IMAGES_CONFIG.replace(old, new))
     assert_refused(call(image.main, *ARGS, cwd=image_workspace), "config/config_tinyimages.py", name)
@@ -429,7 +553,7 @@ def test_bad_data(call, image_workspace, what):
     whole = path.read_bytes()
     path.unlink()
     if what == "truncated":
-        path.write_bytes(whole[:len(whole) // 2])
+        path.write_bytes(whole[: len(whole) // 2])
     elif what == "pixels of 2":
         torch.save([2 * images(3, 0)] * 3, path)
     assert_refused(call(image.main, *ARGS, cwd=image_workspace), "datasets/tinyimages_data/tinyimages.pt")
@@ -440,7 +564,7 @@ def test_bad_data(call, image_workspace, what):
 def test_bad_checkpoints(call, plain, image_workspace, flags):
     whole = saved_model(plain[0]).read_bytes()
     path = image_workspace / "bad.pt"
-    for content in (whole[:len(whole) // 2], b"", b"no checkpoint"):
+    for content in (whole[: len(whole) // 2], b"", b"no checkpoint"):
         path.write_bytes(content)
         assert_refused(call(image.main, *ARGS[:2], *flags, path, cwd=image_workspace), path)
     save_checkpoint(path, {"domain": "text", "model": {}, "args": {}})
@@ -460,8 +584,11 @@ def test_more_originals_than_test_images(call, plain, args):
     assert not any((plain[0] / "samples").glob("*"))
 
 
-@pytest.mark.parametrize("args", [("--eval", "--load_path"), ("--reconstruct", 2, "--sample_from"),
-                                  ("--interpolate", 1, "--sample_from")], ids=str)
+@pytest.mark.parametrize(
+    "args",
+    [("--eval", "--load_path"), ("--reconstruct", 2, "--sample_from"), ("--interpolate", 1, "--sample_from")],
+    ids=str,
+)
 def test_test_images_of_another_size_than_the_models(call, plain, image_workspace, args):
     path = image_workspace / "datasets" / "tinyimages_data" / "tinyimages.pt"
     torch.save([images(3, 0, (6, 7))] * 3, path)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from modules.data.images import ImageSplit, TrainingImages, load_images
 from modules.command import UserError
+from modules.data.images import ImageSplit, TrainingImages, load_images
 from tests.test_checkpoint import Hostile
 
 HEIGHT, WIDTH = 7, 6
@@ -50,6 +50,7 @@ def assert_frequencies(drawn, expected):
 
 
 # ---------------------------------------------------------------------- files
+
 
 @pytest.mark.parametrize("suffix", [".pt", ".npz"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
@@ -97,8 +98,15 @@ BAD_SPLITS = {
     "test NaN": [grey(2), grey(2), with_pixel(math.nan)],
     "train infinite": [with_pixel(math.inf), grey(2), grey(2)],
 }
-SAID = {"two": "a list of 3 tensors", "four": "a list of 3 tensors", "no images": "validation", "no pixels": "train",
-        "no channel": "[2, 7, 6]", "three channels": "[2, 3, 7, 6]", "0 to 255": "[0, 1]"}
+SAID = {
+    "two": "a list of 3 tensors",
+    "four": "a list of 3 tensors",
+    "no images": "validation",
+    "no pixels": "train",
+    "no channel": "[2, 7, 6]",
+    "three channels": "[2, 3, 7, 6]",
+    "0 to 255": "[0, 1]",
+}
 
 
 def refused(path):
@@ -117,10 +125,19 @@ def test_other_arrays_are_refused(tmp_path, suffix, name):
     assert SAID.get(name, name.split()[0]) in message and "in [0, 1]" in message
 
 
-@pytest.mark.parametrize("content", [
-    {"train": grey(2)}, grey(3), [grey(2).numpy().tolist()] * 3, [grey(2).round().to(torch.uint8)] * 3,
-    [grey(2).to_sparse()] * 3, [None] * 3, 3,
-], ids=["dict", "one tensor", "lists", "whole numbers", "sparse", "none", "number"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"train": grey(2)},
+        grey(3),
+        [grey(2).numpy().tolist()] * 3,
+        [grey(2).round().to(torch.uint8)] * 3,
+        [grey(2).to_sparse()] * 3,
+        [None] * 3,
+        3,
+    ],
+    ids=["dict", "one tensor", "lists", "whole numbers", "sparse", "none", "number"],
+)
 def test_a_pt_file_of_other_things_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "images.pt")
     refused(tmp_path / "images.pt")
@@ -137,14 +154,14 @@ def test_an_npz_with_other_names_says_which_are_needed(tmp_path):
 def test_a_truncated_file_is_refused(tmp_path, suffix, left):
     path = write(tmp_path / f"images{suffix}", [grey(50)] * 3)
     whole = path.read_bytes()
-    path.write_bytes(whole[:left if isinstance(left, int) else int(left * len(whole))])
+    path.write_bytes(whole[: left if isinstance(left, int) else int(left * len(whole))])
     refused(path)
 
 
 def test_a_damaged_npz_is_refused(tmp_path):
     path = write(tmp_path / "images.npz", [grey(50)] * 3)
     damaged = bytearray(path.read_bytes())
-    damaged[len(damaged) // 2] ^= 0xff
+    damaged[len(damaged) // 2] ^= 0xFF
     path.write_bytes(damaged)
     refused(path)
 
@@ -163,13 +180,17 @@ def test_no_image_file_at_all(tmp_path, suffix):
     refused(path)
 
 
-@pytest.mark.parametrize("name, save", [
-    ("images.pt", torch.save),
-    ("images.pt", lambda content, path: torch.save(content, path, _use_new_zipfile_serialization=False)),
-    ("images.pt", lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2))),
-    ("images.npz", lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2))),
-    ("images.npz", lambda content, path: np.savez(path, *(np.array([part], dtype=object) for part in content))),
-], ids=["pt", "legacy pt", "pickle as pt", "pickle as npz", "objects in npz"])
+@pytest.mark.parametrize(
+    "name, save",
+    [
+        ("images.pt", torch.save),
+        ("images.pt", lambda content, path: torch.save(content, path, _use_new_zipfile_serialization=False)),
+        ("images.pt", lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2))),
+        ("images.npz", lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2))),
+        ("images.npz", lambda content, path: np.savez(path, *(np.array([part], dtype=object) for part in content))),
+    ],
+    ids=["pt", "legacy pt", "pickle as pt", "pickle as npz", "objects in npz"],
+)
 def test_a_hostile_file_is_refused_and_not_run(tmp_path, name, save):
     path, mark = tmp_path / name, tmp_path / "mark"
     save([Hostile(mark)] * 3, path)
@@ -178,6 +199,7 @@ def test_a_hostile_file_is_refused_and_not_run(tmp_path, name, save):
 
 
 # ---------------------------------------------------------------------- validation and test
+
 
 def test_binary_images_stay_what_they_are():
     images = grey(999).round()
@@ -210,14 +232,17 @@ def test_a_split_yields_every_image_once_in_order(count, sizes):
 
 # ---------------------------------------------------------------------- training
 
+
 def epoch(split, seed):
     """The batches of one epoch."""
     order = split.order(torch.Generator().manual_seed(seed))
     return [split.batch(order, i) for i in range(split.num_batches)]
 
 
-@pytest.mark.parametrize("count, batch_size, sizes", [
-    (2, 4, [2]), (4, 4, [4]), (5, 4, [4]), (6, 4, [4, 2]), (11, 4, [4, 4, 3]), (13, 4, [4, 4, 4]), (3, 2, [2])])
+@pytest.mark.parametrize(
+    "count, batch_size, sizes",
+    [(2, 4, [2]), (4, 4, [4]), (5, 4, [4]), (6, 4, [4, 2]), (11, 4, [4, 4, 3]), (13, 4, [4, 4, 4]), (3, 2, [2])],
+)
 def test_an_epoch_holds_every_image_once_but_for_a_last_batch_of_one(count, batch_size, sizes):
     split = TrainingImages(numbered(count), batch_size)
     batches = epoch(split, seed=1)
@@ -234,7 +259,7 @@ def test_each_epoch_has_an_order_of_its_own_and_leaves_out_another_image():
     assert orders[0] == sum(map(numbers, epoch(split, 0)), [])
     left_out = collections.Counter(({0, 1, 2, 3, 4} - set(order)).pop() for order in orders)
     assert all(abs(left_out[i] - 40) < 5 * math.sqrt(32) for i in range(5))
-    assert len(set(map(tuple, orders))) > 60        # of 120
+    assert len(set(map(tuple, orders))) > 60  # of 120
 
 
 def test_training_images_are_binarised_anew_each_time():
@@ -246,7 +271,7 @@ def test_training_images_are_binarised_anew_each_time():
     assert set(first.unique().tolist()) == {0, 1}
     assert 0.3 < (first != second)[:, :, 1:].float().mean() < 0.7
     torch.manual_seed(0)
-    assert torch.equal(split.batch(order, 0), first)                # the global generator is all that decides
+    assert torch.equal(split.batch(order, 0), first)  # the global generator is all that decides
     assert torch.equal(split.images, numbered(8))
 
 

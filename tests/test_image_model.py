@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.textbook_image import TextbookImageVAE
+from modules.domains.image_domain import IMAGE
 from modules.models.decoders import pixelcnn
 from modules.models.decoders.pixelcnn import MaskedConvolution, PixelCNNDecoder
-from modules.models.layers.elu import ELU
 from modules.models.encoders.resnet import ResNetEncoder
 from modules.models.gaussian import reparameterize
-from modules.domains.image_domain import IMAGE
+from modules.models.layers.elu import ELU
+from modules.models.vae import VAE
 from modules.training.algorithm import Algorithm1
 from modules.training.recipe import Recipe
-from modules.models.vae import VAE
 
 NZ = 3
 IMAGE_SIZE = [1, 28, 28]
@@ -29,7 +29,7 @@ def random_weights(module, seed=0):
     state = module.state_dict()
     for name, value in state.items():
         if value.is_floating_point() and not name.endswith("mask"):
-            value.copy_(torch.randn(value.shape, generator=generator) * 1.5 * (value.numel() / len(value))**-0.5)
+            value.copy_(torch.randn(value.shape, generator=generator) * 1.5 * (value.numel() / len(value)) ** -0.5)
             if value.dim() == 1 and not name.endswith("bias"):
                 value.abs_().add_(0.3)
     module.load_state_dict(state)
@@ -48,6 +48,7 @@ def make_batch(img_size=(1, 6, 5), batch=4, nsamples=2):
 
 
 # ---------------------------------------------------------------------- a plain PixelCNN
+
 
 class PlainPixelCNN:
     """The decoder, written out from its weights: whole masked kernels, one operation after the other."""
@@ -88,8 +89,10 @@ class PlainPixelCNN:
         return plain_masked_convolution(seen, self.weights[f"{name}.weight"], size, masked_channels, kind)
 
     def norm(self, name, hidden):
-        mean, var, scale, shift = (self.weights[f"{name}.{part}"].view(1, -1, 1, 1)
-                                   for part in ("running_mean", "running_var", "weight", "bias"))
+        mean, var, scale, shift = (
+            self.weights[f"{name}.{part}"].view(1, -1, 1, 1)
+            for part in ("running_mean", "running_var", "weight", "bias")
+        )
         if self.training:
             mean, var = hidden.mean((0, 2, 3), keepdim=True), hidden.var((0, 2, 3), correction=0, keepdim=True)
         return (hidden - mean) / (var + 1e-5).sqrt() * scale + shift
@@ -113,6 +116,7 @@ def plain_version(decoder, kernels, img_size=(1, 6, 5)):
 
 
 # ---------------------------------------------------------------------- the decoder
+
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("kernels", ARCHITECTURES, ids=str)
@@ -154,21 +158,21 @@ def test_a_pixel_depends_on_all_pixels_before_it_within_reach_and_on_no_other(ke
     x.requires_grad_()
     logits = decoder.logits(x, z[0])
     for row, column in itertools.product(range(9), range(8)):
-        gradient, = torch.autograd.grad(logits[0, 0, row, column], x, retain_graph=True)
+        (gradient,) = torch.autograd.grad(logits[0, 0, row, column], x, retain_graph=True)
         depends = gradient[0, 0] != 0
-        assert not depends.flatten()[8 * row + column:].any()
-        above = depends[max(0, row - reach):row, max(0, column - reach):column + 1]
-        assert above.all() and depends[row, max(0, column - reach):column].all()
-        assert not depends[:max(0, row - reach)].any()
+        assert not depends.flatten()[8 * row + column :].any()
+        above = depends[max(0, row - reach) : row, max(0, column - reach) : column + 1]
+        assert above.all() and depends[row, max(0, column - reach) : column].all()
+        assert not depends[: max(0, row - reach)].any()
 
 
 def test_likelihoods_of_all_images_sum_to_one():
     decoder = make_decoder([3, 3, 3, 3], (1, 3, 3), channels=8).eval()
     images = torch.tensor(list(itertools.product([0.0, 1.0], repeat=9)), dtype=torch.float64).view(512, 1, 3, 3)
     z = torch.randn(2, NZ, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    nll = decoder.reconstruction(images, z.expand(512, -1, -1)).detach()        # [images, draws of z]
+    nll = decoder.reconstruction(images, z.expand(512, -1, -1)).detach()  # [images, draws of z]
     torch.testing.assert_close((-nll).exp().sum(dim=0), torch.ones(2, dtype=torch.float64))
-    assert nll.std() > 0.1 and (nll[:, 0] - nll[:, 1]).abs().max() > 0.1        # neither uniform nor blind to z
+    assert nll.std() > 0.1 and (nll[:, 0] - nll[:, 1]).abs().max() > 0.1  # neither uniform nor blind to z
 
 
 def test_z_is_seen_at_every_pixel():
@@ -176,7 +180,7 @@ def test_z_is_seen_at_every_pixel():
     x, z = make_batch(batch=1, nsamples=1)
     z.requires_grad_()
     for logit in decoder.logits(x, z[0]).flatten():
-        gradient, = torch.autograd.grad(logit, z, retain_graph=True)
+        (gradient,) = torch.autograd.grad(logit, z, retain_graph=True)
         assert (gradient != 0).all()
 
 
@@ -208,7 +212,7 @@ def test_elu_is_that_of_pytorch(shape, dtype, tolerance):
     for function, precision in ((ELU(), dtype), (F.elu, torch.float64)):
         value = x.to(dtype).to(precision).requires_grad_()
         y = function(value.clone())
-        gradient, = torch.autograd.grad((y.double() * x).sum(), value)
+        (gradient,) = torch.autograd.grad((y.double() * x).sum(), value)
         results.append((y.detach().double(), gradient.double()))
     torch.testing.assert_close(*results, rtol=tolerance, atol=tolerance)
 
@@ -220,6 +224,7 @@ def test_elu_of_extremes(dtype):
 
 
 # ---------------------------------------------------------------------- sampling
+
 
 @pytest.mark.parametrize("img_size", [(1, 6, 5), (1, 3, 8), (1, 1, 1)], ids=str)
 @pytest.mark.parametrize("kernels", ARCHITECTURES, ids=str)
@@ -241,16 +246,20 @@ def test_samples_follow_the_generator_and_show_progress():
     decoder, z, rows = make_decoder([3, 3]), torch.randn(30, NZ, dtype=torch.float64), []
     decoder.train()
     before = {name: value.clone() for name, value in decoder.state_dict().items()}
-    first, again, other = (decoder.sample(z, torch.Generator().manual_seed(seed),
-                                          lambda iterable: (rows.append(row) or row for row in iterable))
-                           for seed in (1, 1, 2))
+    first, again, other = (
+        decoder.sample(
+            z, torch.Generator().manual_seed(seed), lambda iterable: (rows.append(row) or row for row in iterable)
+        )
+        for seed in (1, 1, 2)
+    )
     assert torch.equal(first[0], again[0]) and not torch.equal(first[0], other[0])
     assert rows == 3 * list(range(6))
-    torch.testing.assert_close(decoder.state_dict(), before)            # batch norm as in evaluation, whatever the mode
+    torch.testing.assert_close(decoder.state_dict(), before)  # batch norm as in evaluation, whatever the mode
     assert torch.equal(decoder.eval().sample(z, torch.Generator().manual_seed(1))[1], first[1])
 
 
 # ---------------------------------------------------------------------- freezing
+
 
 def encoder_step(inner_clip):
     """One inner step of a small model in float64: (model, its state before, its encoder's gradients)."""
@@ -281,8 +290,10 @@ def test_a_frozen_decoder_gives_the_encoder_the_same_gradients_and_keeps_its_wei
 
 # ---------------------------------------------------------------------- the encoder
 
-@pytest.mark.parametrize("img_size, layers", [([1, 28, 28], [64, 64, 64]), ([1, 5, 17], [4, 6]), ([3, 8, 8], [5]),
-                                              ([1, 1, 2], [2, 2])])
+
+@pytest.mark.parametrize(
+    "img_size, layers", [([1, 28, 28], [64, 64, 64]), ([1, 5, 17], [4, 6]), ([3, 8, 8], [5]), ([1, 1, 2], [2, 2])]
+)
 def test_the_encoder_takes_images_of_its_size(img_size, layers):
     encoder = ResNetEncoder(NZ, img_size, layers)
     mean, logvar = encoder(torch.rand(4, *img_size))
@@ -310,37 +321,62 @@ def test_the_encoder_is_the_plain_one(training):
 
 # ---------------------------------------------------------------------- names, sizes, initialisation
 
+
 def published():
-    return (ResNetEncoder(32, IMAGE_SIZE, [64, 64, 64]),
-            PixelCNNDecoder(32, IMAGE_SIZE, KERNELS, [64] * 13, latent_feature_map=4))
+    return (
+        ResNetEncoder(32, IMAGE_SIZE, [64, 64, 64]),
+        PixelCNNDecoder(32, IMAGE_SIZE, KERNELS, [64] * 13, latent_feature_map=4),
+    )
 
 
 def norm_shapes(name, channels):
-    return {**{f"{name}.{part}": (channels,) for part in ("weight", "bias", "running_mean", "running_var")},
-            f"{name}.num_batches_tracked": ()}
+    return {
+        **{f"{name}.{part}": (channels,) for part in ("weight", "bias", "running_mean", "running_var")},
+        f"{name}.num_batches_tracked": (),
+    }
 
 
 def bottleneck_shapes(name, size):
-    return {f"{name}.main.0.weight": (32, 64, 1, 1), **norm_shapes(f"{name}.main.1", 32),
-            f"{name}.main.3.weight": (32, 32, size, size), f"{name}.main.3.mask": (32, 32, size, size),
-            **norm_shapes(f"{name}.main.4", 32),
-            f"{name}.main.6.weight": (64, 32, 1, 1), **norm_shapes(f"{name}.main.7", 64)}
+    return {
+        f"{name}.main.0.weight": (32, 64, 1, 1),
+        **norm_shapes(f"{name}.main.1", 32),
+        f"{name}.main.3.weight": (32, 32, size, size),
+        f"{name}.main.3.mask": (32, 32, size, size),
+        **norm_shapes(f"{name}.main.4", 32),
+        f"{name}.main.6.weight": (64, 32, 1, 1),
+        **norm_shapes(f"{name}.main.7", 64),
+    }
 
 
 def test_names_and_shapes_are_those_of_the_authors_files():
     encoder, decoder = published()
-    expected = {"main.1.weight": (512, 64, 4, 4), **norm_shapes("main.2", 512),
-                "linear.weight": (64, 512), "linear.bias": (64,)}
+    expected = {
+        "main.1.weight": (512, 64, 4, 4),
+        **norm_shapes("main.2", 512),
+        "linear.weight": (64, 512),
+        "linear.bias": (64,),
+    }
     for block, channels in (("main.0.main.0", 1), ("main.0.main.1", 64), ("main.0.main.2", 64)):
-        expected |= {f"{block}.conv1.weight": (64, channels, 3, 3), **norm_shapes(f"{block}.bn1", 64),
-                     f"{block}.conv2.weight": (64, 64, 3, 3), **norm_shapes(f"{block}.bn2", 64),
-                     f"{block}.downsample.0.weight": (64, channels, 1, 1), **norm_shapes(f"{block}.downsample.1", 64)}
+        expected |= {
+            f"{block}.conv1.weight": (64, channels, 3, 3),
+            **norm_shapes(f"{block}.bn1", 64),
+            f"{block}.conv2.weight": (64, 64, 3, 3),
+            **norm_shapes(f"{block}.bn2", 64),
+            f"{block}.downsample.0.weight": (64, channels, 1, 1),
+            **norm_shapes(f"{block}.downsample.1", 64),
+        }
     assert {name: tuple(value.shape) for name, value in encoder.state_dict().items()} == expected
 
-    expected = {"z_transform.0.weight": (3136, 32), "z_transform.0.bias": (3136,),
-                "main.0.main.0.main.0.weight": (64, 5, 7, 7), "main.0.main.0.main.0.mask": (64, 5, 7, 7),
-                **norm_shapes("main.0.main.0.main.1", 64),
-                "main.1.weight": (64, 64, 1, 1), **norm_shapes("main.2", 64), "main.4.weight": (1, 64, 1, 1)}
+    expected = {
+        "z_transform.0.weight": (3136, 32),
+        "z_transform.0.bias": (3136,),
+        "main.0.main.0.main.0.weight": (64, 5, 7, 7),
+        "main.0.main.0.main.0.mask": (64, 5, 7, 7),
+        **norm_shapes("main.0.main.0.main.1", 64),
+        "main.1.weight": (64, 64, 1, 1),
+        **norm_shapes("main.2", 64),
+        "main.4.weight": (1, 64, 1, 1),
+    }
     for i, size in enumerate([7, 7, 7, 7, 5, 5, 5, 5, 3, 3, 3, 3], start=1):
         expected |= bottleneck_shapes(f"main.0.main.{i}", size)
     for i, size in enumerate([7, 7, 7, 7, 5, 5, 5, 5, 3, 3, 3]):
@@ -352,15 +388,18 @@ def test_the_start_is_as_published():
     """Convolutions N(0, sqrt(2 / (k * k * out))) where not masked, linear maps Xavier-uniform, the rest 0 and 1."""
     torch.manual_seed(0)
     model = VAE(*published())
-    masks = {name.removesuffix("mask") + "weight": mask.bool() for name, mask in model.named_buffers()
-             if name.endswith("mask")}
+    masks = {
+        name.removesuffix("mask") + "weight": mask.bool()
+        for name, mask in model.named_buffers()
+        if name.endswith("mask")
+    }
     for name, value in model.named_parameters():
         if value.dim() == 4:
-            expected = (2 / (value.size(2) * value.size(3) * value.size(0)))**0.5
+            expected = (2 / (value.size(2) * value.size(3) * value.size(0))) ** 0.5
             drawn = value[masks[name]] if name in masks else value
-            assert float(drawn.detach().std()) == pytest.approx(expected, rel=5 * drawn.numel()**-0.5), name
+            assert float(drawn.detach().std()) == pytest.approx(expected, rel=5 * drawn.numel() ** -0.5), name
         elif value.dim() == 2:
-            bound = (6 / sum(value.shape))**0.5
+            bound = (6 / sum(value.shape)) ** 0.5
             assert 0.98 * bound < value.abs().max() <= bound
         else:
             assert (value == (0 if name.endswith("bias") else 1)).all(), name
@@ -392,18 +431,22 @@ def test_hidden_weights_stay_hidden_while_training():
             assert not decoder.get_parameter(name.removesuffix("mask") + "weight")[mask == 0].any()
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"dec_kernel_size": [3, 3, 3]}, "have 3 and 2"),
-    ({"dec_kernel_size": [], "dec_layers": []}, "one layer at least"),
-    ({"dec_kernel_size": [3, 4]}, "odd"),
-    ({"dec_kernel_size": [-1, 3]}, "odd"),
-    ({"dec_layers": [4, 6]}, "one even number"),
-    ({"dec_layers": [3, 3]}, "one even number"),
-    ({"dec_layers": [0, 0]}, "one even number"),
-    ({"latent_feature_map": 0}, "latent_feature_map"),
-    ({"img_size": [3, 8, 8]}, "img_size"),
-    ({"img_size": [8, 8]}, "img_size"),
-    ({"img_size": [1, 0, 8]}, "img_size")])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"dec_kernel_size": [3, 3, 3]}, "have 3 and 2"),
+        ({"dec_kernel_size": [], "dec_layers": []}, "one layer at least"),
+        ({"dec_kernel_size": [3, 4]}, "odd"),
+        ({"dec_kernel_size": [-1, 3]}, "odd"),
+        ({"dec_layers": [4, 6]}, "one even number"),
+        ({"dec_layers": [3, 3]}, "one even number"),
+        ({"dec_layers": [0, 0]}, "one even number"),
+        ({"latent_feature_map": 0}, "latent_feature_map"),
+        ({"img_size": [3, 8, 8]}, "img_size"),
+        ({"img_size": [8, 8]}, "img_size"),
+        ({"img_size": [1, 0, 8]}, "img_size"),
+    ],
+)
 def test_a_decoder_that_cannot_be_is_refused_in_one_sentence(change, message):
     config = {"img_size": [1, 8, 8], "dec_kernel_size": [3, 3], "dec_layers": [4, 4], "latent_feature_map": 1, **change}
     with pytest.raises(ValueError, match=message):

@@ -42,12 +42,14 @@ TEST --- avg_loss: 110.4930, kl: 0.7521, mi: 0.2042, recon: 109.7409, nll: 110.4
 mi_agg: 0.2237, kl_agg: 0.5284
 VAL --- avg_loss: 108.4899, kl: 0.7455, mi: 0.4387, recon: 107.7444, nll: 108.4899, ppl: 142.1335
 """
-EVENTS = [{"event": "run", "id": "x"},
-          {"event": "report", "epoch": 0, "iteration": 3, "kl": 9.0, "mi": 9.0},
-          {"event": "val", "epoch": 0, "kl": 0.75185, "mi": 0.22978, "mi_agg": 0.24857, "kl_agg": 0.50328},
-          {"event": "test", "epoch": 0, "kl": 8.0, "mi": 8.0, "mi_agg": 8.0, "kl_agg": 8.0},
-          {"event": "aggressive phase ends", "epoch": 1},
-          {"event": "val", "epoch": 1, "kl": 0.5, "mi": 0.25}]
+EVENTS = [
+    {"event": "run", "id": "x"},
+    {"event": "report", "epoch": 0, "iteration": 3, "kl": 9.0, "mi": 9.0},
+    {"event": "val", "epoch": 0, "kl": 0.75185, "mi": 0.22978, "mi_agg": 0.24857, "kl_agg": 0.50328},
+    {"event": "test", "epoch": 0, "kl": 8.0, "mi": 8.0, "mi_agg": 8.0, "kl_agg": 8.0},
+    {"event": "aggressive phase ends", "epoch": 1},
+    {"event": "val", "epoch": 1, "kl": 0.5, "mi": 0.25},
+]
 
 
 def json_lines(events):
@@ -57,10 +59,12 @@ def json_lines(events):
 @pytest.fixture
 def write(tmp_path):
     """`write(text, name="run.log")`: a file of that text; returns its path."""
+
     def write(text, name="run.log"):
         path = tmp_path / name
         path.write_text(text)
         return path
+
     return write
 
 
@@ -79,13 +83,25 @@ def test_a_log_of_earlier_code(write):
 
 def test_a_text_log_of_ours(write):
     """kl_agg is what stands below VAL, not below TEST; where it is not there yet, it is KL - MI."""
-    assert read_epochs(write(OURS))[0] == {"epoch": [0, 1], "kl": [0.7519, 0.7455], "mi": [0.2298, 0.4387],
-                                           "kl_agg": [0.5033, pytest.approx(0.3068)]}
+    assert read_epochs(write(OURS))[0] == {
+        "epoch": [0, 1],
+        "kl": [0.7519, 0.7455],
+        "mi": [0.2298, 0.4387],
+        "kl_agg": [0.5033, pytest.approx(0.3068)],
+    }
     assert read_epochs(str(write(OURS.replace("\n", "\r\n"))))[0]["kl_agg"][0] == 0.5033
 
 
-@pytest.mark.parametrize("tail", ["VAL", "VAL --- avg_loss: 9.1, kl: 0.7", "VAL --- avg_loss: 9.1, kl: 0.7, mi: 0.2",
-                                  "mi_agg: 0.4935, kl_agg: 0.2", "mi_agg: 0.49"])
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "VAL",
+        "VAL --- avg_loss: 9.1, kl: 0.7",
+        "VAL --- avg_loss: 9.1, kl: 0.7, mi: 0.2",
+        "mi_agg: 0.4935, kl_agg: 0.2",
+        "mi_agg: 0.49",
+    ],
+)
 def test_a_text_log_cut_short(write, tail):
     """Half a figure is no figure."""
     assert read_epochs(write(OURS + tail)) == read_epochs(write(OURS, "whole.log"))
@@ -105,7 +121,7 @@ def test_json_lines_cut_short(write):
     path = write(text[:-9], "run.jsonl")
     assert read_events(path) == EVENTS[:-1]
     assert read_epochs(path)[0]["kl"] == [0.75185]
-    assert read_events(write(text[:-1], "run.jsonl")) == EVENTS     # only the newline is missing
+    assert read_events(write(text[:-1], "run.jsonl")) == EVENTS  # only the newline is missing
 
 
 def test_a_real_log(tmp_path):
@@ -116,30 +132,36 @@ def test_a_real_log(tmp_path):
     for name in ("kl", "mi", "kl_agg"):
         assert epochs[name] == pytest.approx(text[name], abs=0.5001e-4) and epochs[name] != text[name]
     assert [text[name][5] for name in ("kl", "mi", "kl_agg")] == [1.1936, 0.5914, 0.5409]
-    assert [epochs[name][0] for name in ("kl", "mi", "kl_agg")] == [0.7518583665438858, 0.22978835299316763,
-                                                                    0.5032793595546161]
+    assert [epochs[name][0] for name in ("kl", "mi", "kl_agg")] == [
+        0.7518583665438858,
+        0.22978835299316763,
+        0.5032793595546161,
+    ]
     assert aggressive == aggressive_of_text == 7 and read_epochs(PLAIN)[1] is None
 
 
-@pytest.mark.parametrize("name, content, says", [
-    ("run.log", None, "run.log: no such log"),
-    ("run.jsonl", None, "run.jsonl: no such log"),
-    ("run.log", b"", "run.log: no VAL figures"),
-    ("run.log", b"epoch: 0, iter: 200, avg_loss: 6.1, kl: 8.9\n", "run.log: no VAL figures"),
-    ("run.log", b"VAL --- \xff\n", "run.log: not UTF-8"),
-    ("run.log", b"kl weight 1\nVAL --- loss 3\nnew lr: 1\n", "run.log, line 2: VAL without kl and mi"),
-    ("run.jsonl", b"", "run.jsonl: no VAL figures"),
-    ("run.jsonl", b"\xff", "run.jsonl: not UTF-8"),
-    ("run.jsonl", b'{"event": "run"}\n{"event": "va\n{"event": "best"}', "run.jsonl, line 2: not an event"),
-    ("run.jsonl", b'{"event": "run"}\n{"event": "va\n', "run.jsonl, line 2: not an event"),
-    ("run.jsonl", b"VAL --- avg_loss", "run.jsonl, line 1: not an event"),
-    ("run.jsonl", b"[1]\n", "run.jsonl, line 1: not an event"),
-    ("run.jsonl", b'{"event": "val", "epoch": 0}\n', "run.jsonl, line 1: not an event"),
-    ("run.jsonl", b'{"event": "val", "epoch": 0, "kl": "1", "mi": 0}\n', "run.jsonl, line 1: not an event"),
-    ("run.jsonl", b'{"event": "report", "epoch": 0, "kl": 1, "mi": 0}\n', "run.jsonl, line 1: not an event"),
-    ("run.jsonl", b'{"event": "run", "args": null}\n', "run.jsonl, line 1: not an event"),
-    ("run.jsonl", b'{"event": ["val"]}\n', "run.jsonl, line 1: not an event"),
-])
+@pytest.mark.parametrize(
+    "name, content, says",
+    [
+        ("run.log", None, "run.log: no such log"),
+        ("run.jsonl", None, "run.jsonl: no such log"),
+        ("run.log", b"", "run.log: no VAL figures"),
+        ("run.log", b"epoch: 0, iter: 200, avg_loss: 6.1, kl: 8.9\n", "run.log: no VAL figures"),
+        ("run.log", b"VAL --- \xff\n", "run.log: not UTF-8"),
+        ("run.log", b"kl weight 1\nVAL --- loss 3\nnew lr: 1\n", "run.log, line 2: VAL without kl and mi"),
+        ("run.jsonl", b"", "run.jsonl: no VAL figures"),
+        ("run.jsonl", b"\xff", "run.jsonl: not UTF-8"),
+        ("run.jsonl", b'{"event": "run"}\n{"event": "va\n{"event": "best"}', "run.jsonl, line 2: not an event"),
+        ("run.jsonl", b'{"event": "run"}\n{"event": "va\n', "run.jsonl, line 2: not an event"),
+        ("run.jsonl", b"VAL --- avg_loss", "run.jsonl, line 1: not an event"),
+        ("run.jsonl", b"[1]\n", "run.jsonl, line 1: not an event"),
+        ("run.jsonl", b'{"event": "val", "epoch": 0}\n', "run.jsonl, line 1: not an event"),
+        ("run.jsonl", b'{"event": "val", "epoch": 0, "kl": "1", "mi": 0}\n', "run.jsonl, line 1: not an event"),
+        ("run.jsonl", b'{"event": "report", "epoch": 0, "kl": 1, "mi": 0}\n', "run.jsonl, line 1: not an event"),
+        ("run.jsonl", b'{"event": "run", "args": null}\n', "run.jsonl, line 1: not an event"),
+        ("run.jsonl", b'{"event": ["val"]}\n', "run.jsonl, line 1: not an event"),
+    ],
+)
 def test_bad_logs(tmp_path, name, content, says):
     path = tmp_path / name
     if content is not None:
@@ -152,6 +174,15 @@ def test_bad_logs(tmp_path, name, content, says):
 def test_the_table_of_runs(write):
     ran = run_script("plot_scripts/table.py", AGGRESSIVE.with_suffix(".jsonl"), cwd=ROOT)
     assert ran.stdout.splitlines()[1].split() == [
-        AGGRESSIVE.stem, "94.49", "74.55", "0.61", "0.56", "0.60", "1", "25", "34.74"]
+        AGGRESSIVE.stem,
+        "94.49",
+        "74.55",
+        "0.61",
+        "0.56",
+        "0.60",
+        "1",
+        "25",
+        "34.74",
+    ]
     ran = run_script("plot_scripts/table.py", write(EARLIER), cwd=ROOT)
     assert ran.returncode == 2 and "line 1: not an event" in ran.stderr and ran.stderr.count("\n") == 1

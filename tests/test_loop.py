@@ -9,19 +9,19 @@ import torch
 from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal
 
-from modules.evaluation import metrics
-from modules.data.corpus import TextSplit, read_corpus
-from modules.models.encoders.gaussian_encoder import GaussianEncoder
 from modules.command import UserError
-from modules.models.gaussian import reparameterize
+from modules.data.corpus import TextSplit, read_corpus
 from modules.domains.text_domain import TEXT, build_vae
+from modules.evaluation import metrics
+from modules.models.encoders.gaussian_encoder import GaussianEncoder
+from modules.models.gaussian import reparameterize
+from modules.models.vae import VAE
 from modules.training import algorithm, loop
 from modules.training.checkpoint import load_checkpoint
 from modules.training.loop import Trainer
 from modules.training.recipe import IMAGE
 from modules.training.recipe import TEXT as TEXT_RECIPE
 from modules.training.records import lines_of
-from modules.models.vae import VAE
 
 SIZES = {"nz": 2, "ni": 4, "enc_nh": 5, "dec_nh": 6, "dec_dropout_in": 0.3, "dec_dropout_out": 0.3}
 OPTIONS = {"aggressive": 1, "kl_start": 0.5, "warm_up": 1, "epochs": 2, "test_nepoch": 5, "seed": 1}
@@ -60,6 +60,7 @@ def text_data(tmp_path):
 @pytest.fixture
 def make_trainer(text_data, tmp_path):
     """`make_trainer(recipe, **options)`: a trainer of a tiny text VAE, its records in lists."""
+
     def make(recipe=FEW_STEPS, **options):
         splits, vocabulary = text_data
         torch.manual_seed(0)
@@ -67,8 +68,16 @@ def make_trainer(text_data, tmp_path):
         model = build_vae(s, vocabulary)
         for parameter in model.parameters():
             nn.init.normal_(parameter, std=0.5)
-        return Trainer(model.train(), splits, recipe, s, ListRecords(), tmp_path / "models" / "tiny.pt",
-                       {"domain": "text", "dataset": "tiny"})
+        return Trainer(
+            model.train(),
+            splits,
+            recipe,
+            s,
+            ListRecords(),
+            tmp_path / "models" / "tiny.pt",
+            {"domain": "text", "dataset": "tiny"},
+        )
+
     return make
 
 
@@ -109,7 +118,7 @@ def test_an_inner_step_moves_the_encoder_as_computed_by_hand(make_trainer, inner
     trainer = make_trainer(replace(FEW_STEPS, clip_norm=clip_norm, lr=0.7), inner_clip=inner_clip)
     model, x = trainer.model, trainer.splits["train"].batch([0], 0)
     gradients, loss = hand_gradients(model, x, 0.3)
-    assert norm(gradients, "decoder.") > 0.2 * norm(gradients, "encoder.") > 0     # else both clips look alike
+    assert norm(gradients, "decoder.") > 0.2 * norm(gradients, "encoder.") > 0  # else both clips look alike
     before = weights(model)
     with trainer.algorithm.only_encoder_gradients():
         returned = trainer.algorithm.encoder_step(x, 0.3)
@@ -154,18 +163,28 @@ def watched_inner_loop(monkeypatch):
             gradients = []
             steps = original(step, batch, *args)
             middle = weights(trainer.model.encoder)
-            seen.append({"batch": batch, "encoder": moved(before[0], trainer.model.encoder),
-                         "decoder": moved(before[1], trainer.model.decoder), "encoder_after": middle,
-                         "decoder_gradients": sum(gradients, []), "steps": steps})
+            seen.append(
+                {
+                    "batch": batch,
+                    "encoder": moved(before[0], trainer.model.encoder),
+                    "decoder": moved(before[1], trainer.model.decoder),
+                    "encoder_after": middle,
+                    "decoder_gradients": sum(gradients, []),
+                    "steps": steps,
+                }
+            )
             return steps
+
         monkeypatch.setattr(algorithm, "optimise_encoder", optimise_encoder)
         return seen
+
     return watch
 
 
 @pytest.mark.parametrize("inner_clip", ["joint", "encoder"])
-def test_an_aggressive_iteration_is_encoder_steps_and_then_one_of_the_decoder(make_trainer, watched_inner_loop,
-                                                                              inner_clip):
+def test_an_aggressive_iteration_is_encoder_steps_and_then_one_of_the_decoder(
+    make_trainer, watched_inner_loop, inner_clip
+):
     trainer = make_trainer(inner_clip=inner_clip)
     seen, model = watched_inner_loop(trainer), trainer.model
     x, decoder = trainer.splits["train"].batch([0], 0), weights(trainer.model.decoder)
@@ -174,7 +193,7 @@ def test_an_aggressive_iteration_is_encoder_steps_and_then_one_of_the_decoder(ma
     assert inner["batch"] is x
     assert inner["encoder"] is True and inner["decoder"] is False
     assert inner["decoder_gradients"] and set(inner["decoder_gradients"]) == {inner_clip == "joint"}
-    assert moved(inner["encoder_after"], model.encoder) is False        # the outer step leaves it alone
+    assert moved(inner["encoder_after"], model.encoder) is False  # the outer step leaves it alone
     assert moved(decoder, model.decoder) is True
     assert all(p.requires_grad for p in model.parameters())
     assert trainer.progress.encoder_steps == inner["steps"] == 3
@@ -185,7 +204,9 @@ def test_the_inner_loop_takes_fresh_batches_at_the_kl_weight_in_force(make_train
     """Algorithm 1: the batch of the outer loop first, then others at random; losses are compared per word."""
     trainer = make_trainer(replace(FEW_STEPS, inner_steps=6, inner_test_every=7), warm_up=3)
     train, seen, counted = trainer.splits["train"], [], []
-    monkeypatch.setattr(trainer.algorithm, "encoder_step", lambda x, weight: seen.append((x, weight)) or torch.zeros(()))
+    monkeypatch.setattr(
+        trainer.algorithm, "encoder_step", lambda x, weight: seen.append((x, weight)) or torch.zeros(())
+    )
     monkeypatch.setattr(train, "units", lambda x: counted.append(x) or 1)
     x = train.batch([0], 0)
     trainer.outer_iteration(x)
@@ -206,12 +227,13 @@ def test_reports_are_averages_over_what_came_since_the_last_one(make_trainer, mo
         reconstruction, kl = elbo_terms(x, *args)
         seen.append((len(x), float(reconstruction.detach().sum()), float(kl.detach().sum())))
         return reconstruction, kl
+
     monkeypatch.setattr(trainer.model, "elbo_terms", watch)
     trainer.fit()
     reports, start = trainer.records.named("report"), 0
     assert len(reports) > 2
     for report in reports:
-        sizes, reconstruction, kl = zip(*seen[start:report["iteration"]])
+        sizes, reconstruction, kl = zip(*seen[start : report["iteration"]])
         assert report["reconstruction"] == pytest.approx(sum(reconstruction) / sum(sizes), rel=1e-5)
         assert report["kl"] == pytest.approx(sum(kl) / sum(sizes), rel=1e-5)
         start = report["iteration"]
@@ -233,8 +255,17 @@ def script(monkeypatch, trainer, losses, mi=None):
 
     def evaluate(model, split, seed, team=None):
         loss, information = (next(losses), next(mi)) if split is trainer.splits["val"] else (9.9, 9.9)
-        return metrics.Metrics(loss=loss, reconstruction=loss, kl=0.0, mi=information, mi_agg=0.0, kl_agg=0.0,
-                               active_units=1, units=10, size=2)
+        return metrics.Metrics(
+            loss=loss,
+            reconstruction=loss,
+            kl=0.0,
+            mi=information,
+            mi_agg=0.0,
+            kl_agg=0.0,
+            active_units=1,
+            units=10,
+            size=2,
+        )
 
     monkeypatch.setattr(loop.metrics, "evaluate", evaluate)
 
@@ -246,7 +277,11 @@ def test_after_the_aggressive_phase_training_is_joint(make_trainer, watched_inne
     trainer.fit()
     assert len(seen) == 3 * trainer.splits["train"].num_batches
     assert [line for line in trainer.records.lines if line.startswith(("pre mi", "STOP"))] == [
-        "pre mi:0.0000. cur mi:0.5000", "pre mi:0.5000. cur mi:0.6000", "pre mi:0.6000. cur mi:0.1000", "STOP BURNING"]
+        "pre mi:0.0000. cur mi:0.5000",
+        "pre mi:0.5000. cur mi:0.6000",
+        "pre mi:0.6000. cur mi:0.1000",
+        "STOP BURNING",
+    ]
 
 
 def test_the_kl_weight_reaches_one_at_the_end_of_warm_up(make_trainer):
@@ -255,7 +290,11 @@ def test_the_kl_weight_reaches_one_at_the_end_of_warm_up(make_trainer):
     trainer.fit()
     assert [e["kl_weight"] for e in trainer.records.named("val")] == [pytest.approx(0.55), 1.0, 1.0, 1.0]
     assert [line for line in trainer.records.lines if line.startswith("kl weight")] == [
-        "kl weight 0.5500", "kl weight 1.0000", "kl weight 1.0000", "kl weight 1.0000"]
+        "kl weight 0.5500",
+        "kl weight 1.0000",
+        "kl weight 1.0000",
+        "kl weight 1.0000",
+    ]
 
 
 def test_the_loss_is_reported_at_weight_one_and_trained_at_the_kl_weight(make_trainer):
@@ -280,7 +319,10 @@ def test_at_a_decay_the_best_weights_return_with_fresh_optimisers(make_trainer, 
     assert all(torch.equal(best["model"][name], value) for name, value in trainer.model.state_dict().items())
     saved = load_checkpoint(trainer.state_path, "text")
     assert all(torch.equal(saved["model"][name], value) for name, value in best["model"].items())
-    for name, live in (("encoder", trainer.algorithm.encoder_optimiser), ("decoder", trainer.algorithm.decoder_optimiser)):
+    for name, live in (
+        ("encoder", trainer.algorithm.encoder_optimiser),
+        ("decoder", trainer.algorithm.decoder_optimiser),
+    ):
         assert len(live.state) == 0 and saved["training"][f"{name}_optimiser"]["state"] == {}
         (group,) = live.param_groups
         assert group["lr"] == 0.005
@@ -310,13 +352,14 @@ def test_training_ends_at_the_last_decay(make_trainer, monkeypatch):
 def test_each_epoch_takes_every_batch_once_in_a_new_order(make_trainer, monkeypatch):
     trainer = make_trainer(aggressive=False, epochs=3)
     seen = []
-    monkeypatch.setattr(trainer.algorithm, "outer_iteration",
-                        lambda x, *_: seen.append(x) or (0, torch.zeros(()), torch.zeros(())))
+    monkeypatch.setattr(
+        trainer.algorithm, "outer_iteration", lambda x, *_: seen.append(x) or (0, torch.zeros(()), torch.zeros(()))
+    )
     monkeypatch.setattr(trainer, "_report", lambda seconds: None)
     trainer.fit()
     train = trainer.splits["train"]
     names = [next(i for i, batch in enumerate(train) if batch is x) for x in seen]
-    epochs = [names[i:i + train.num_batches] for i in range(0, len(names), train.num_batches)]
+    epochs = [names[i : i + train.num_batches] for i in range(0, len(names), train.num_batches)]
     assert [sorted(epoch) for epoch in epochs] == [list(range(train.num_batches))] * 3
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
 
@@ -334,10 +377,11 @@ def test_divergence_ends_with_a_clear_line(make_trainer):
     with pytest.raises(UserError, match="diverged") as error:
         trainer.fit()
     assert "nan" in str(error.value) and "\n" not in str(error.value)
-    assert not trainer.model_path.exists()      # weights that are no numbers never become the best
+    assert not trainer.model_path.exists()  # weights that are no numbers never become the best
 
 
 # ---------------------------------------------------------------------- data that are no text
+
 
 class Points:
     """A split of points in the plane x = (z, -z) + noise: the loop may ask for no more than these methods."""
@@ -358,7 +402,7 @@ class Points:
         return torch.randperm(self.size, generator=generator)
 
     def batch(self, order, i):
-        return self.points[order[i * self.batch_size:(i + 1) * self.batch_size]]
+        return self.points[order[i * self.batch_size : (i + 1) * self.batch_size]]
 
     def random_batch(self, generator):
         return self.points[torch.randint(self.size, (self.batch_size,), generator=generator)]
@@ -400,14 +444,20 @@ def test_the_loop_fits_whatever_has_an_encoder_a_decoder_and_a_split(tmp_path, a
     torch.manual_seed(0)
     splits = {"train": Points(500, 0), "val": Points(300, 1), "test": Points(300, 2)}
     recipe = replace(IMAGE, lr=0.05, inner_steps=10, inner_test_every=5)
-    trainer = Trainer(VAE(LinearEncoder(), LinearDecoder()), splits, recipe,
-                      TEXT.settings(**{**OPTIONS, "aggressive": aggressive, "inner_clip": inner_clip, "epochs": 12}),
-                      ListRecords(words=False), tmp_path / "points.pt", {"domain": "points"})
+    trainer = Trainer(
+        VAE(LinearEncoder(), LinearDecoder()),
+        splits,
+        recipe,
+        TEXT.settings(**{**OPTIONS, "aggressive": aggressive, "inner_clip": inner_clip, "epochs": 12}),
+        ListRecords(words=False),
+        tmp_path / "points.pt",
+        {"domain": "points"},
+    )
     trainer.fit()
     first, *_, last = trainer.records.named("val")
     exact = Points.exact_nll(splits["val"].points)
     assert exact - 0.05 < last["loss"] < exact + 0.1 < first["loss"]
-    assert last["kl"] == pytest.approx(0.5 * math.log(9), abs=0.25)         # I(x, z) = log(1 + 2 / 0.25) / 2
+    assert last["kl"] == pytest.approx(0.5 * math.log(9), abs=0.25)  # I(x, z) = log(1 + 2 / 0.25) / 2
     assert (trainer.progress.encoder_steps > 0) == aggressive
     assert not any("ppl" in line for line in trainer.records.lines)
     assert load_checkpoint(trainer.model_path, "points")["metrics"]["loss"] == trainer.progress.best_loss

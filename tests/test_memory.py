@@ -27,8 +27,9 @@ print(faults() - before)
 
 def page_faults(call):
     """Pages that a process mapped anew while it used and left the same memory ten times."""
-    ran = subprocess.run([sys.executable, "-c", PROGRAM.format(call=call)], cwd=REPOSITORY, capture_output=True,
-                         text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(call=call)], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
     return int(ran.stdout)
 
 
@@ -41,5 +42,6 @@ def test_the_device_of_a_command_keeps_what_tensors_leave(monkeypatch):
 
 def test_another_c_library_changes_nothing(monkeypatch):
     from modules.training import memory
+
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
     memory.keep_freed_memory()

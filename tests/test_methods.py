@@ -8,26 +8,41 @@ import scipy.optimize
 import torch
 import torch.nn.functional as F
 
+from modules import methods
 from modules.domains.image_domain import IMAGE
 from modules.domains.image_domain import build_vae as build_image_vae
 from modules.domains.text_domain import TEXT, build_vae
 from modules.evaluation import metrics
-from modules import methods
 from modules.methods.annealing import annealed_weight
 from modules.methods.batch_norm import BatchNormMean
 from modules.methods.committed_rate import BoundedVariance
 from modules.models.gaussian import kl_to_standard_normal
 from modules.training.loop import Trainer
 from modules.training.recipe import TEXT as RECIPE
-from tests.test_loop import ListRecords, make_trainer, text_data        # noqa: F401  (fixtures)
+from tests.test_loop import ListRecords, make_trainer, text_data
 
-TEXT_CONFIG = {"nz": 3, "ni": 4, "enc_nh": 5, "dec_nh": 6, "dec_dropout_in": 0.3, "dec_dropout_out": 0.3,
-               "batch_size": 4}
-IMAGE_CONFIG = {"img_size": [1, 5, 4], "nz": 3, "enc_layers": [4], "dec_kernel_size": [3, 3, 3],
-                "dec_layers": [4, 4, 4], "latent_feature_map": 2, "batch_size": 4}
+TEXT_CONFIG = {
+    "nz": 3,
+    "ni": 4,
+    "enc_nh": 5,
+    "dec_nh": 6,
+    "dec_dropout_in": 0.3,
+    "dec_dropout_out": 0.3,
+    "batch_size": 4,
+}
+IMAGE_CONFIG = {
+    "img_size": [1, 5, 4],
+    "nz": 3,
+    "enc_layers": [4],
+    "dec_kernel_size": [3, 3, 3],
+    "dec_layers": [4, 4, 4],
+    "latent_feature_map": 2,
+    "batch_size": 4,
+}
 
 
 # ------------------------------------------------------------------ the KL weight
+
 
 @pytest.mark.parametrize("batches, start, warm_up, cycles", [(7, 0.0, 3, 4), (1, 0.1, 2, 2), (13, 0.0, 1, 3)])
 def test_cyclical_annealing_is_that_of_the_paper(batches, start, warm_up, cycles):
@@ -38,20 +53,24 @@ def test_cyclical_annealing_is_that_of_the_paper(batches, start, warm_up, cycles
         tau = (iteration % period + 1) / period
         expected = start + (1 - start) * min(1, tau / 0.5)
         assert annealed_weight(iteration, batches, start, warm_up, cycles) == pytest.approx(expected)
-    assert all(annealed_weight(iteration, batches, start, warm_up, cycles) == 1.0
-               for iteration in range(cycles * period, (cycles + 1) * period))
+    assert all(
+        annealed_weight(iteration, batches, start, warm_up, cycles) == 1.0
+        for iteration in range(cycles * period, (cycles + 1) * period)
+    )
 
 
 def test_one_cycle_is_the_warm_up():
-    assert [annealed_weight(i, 5, 0.1, 3, cycles=1) for i in range(40)] == [annealed_weight(i, 5, 0.1, 3) for i in range(40)]
+    assert [annealed_weight(i, 5, 0.1, 3, cycles=1) for i in range(40)] == [
+        annealed_weight(i, 5, 0.1, 3) for i in range(40)
+    ]
 
 
-def test_beta_multiplies_the_annealed_weight(make_trainer):                             # noqa: F811
+def test_beta_multiplies_the_annealed_weight(make_trainer):
     trainer = make_trainer(aggressive=False, warm_up=2, kl_start=0.1, epochs=3, beta=0.4)
     trainer.fit()
     assert [e["kl_weight"] for e in trainer.records.named("val")] == pytest.approx([0.4 * 0.55, 0.4, 0.4])
     for event in trainer.records.named("val"):
-        assert event["loss"] == pytest.approx(event["reconstruction"] + event["kl"])     # reported at weight 1
+        assert event["loss"] == pytest.approx(event["reconstruction"] + event["kl"])  # reported at weight 1
 
 
 def scripted(monkeypatch, trainer, reconstructions, kls):
@@ -60,14 +79,23 @@ def scripted(monkeypatch, trainer, reconstructions, kls):
 
     def evaluate(model, split, seed, team=None):
         reconstruction, kl = next(figures) if split is trainer.splits["val"] else (9.0, 9.0)
-        return metrics.Metrics(loss=reconstruction + kl, reconstruction=reconstruction, kl=kl, mi=0.0, mi_agg=0.0,
-                               kl_agg=0.0, active_units=1, units=10, size=2)
+        return metrics.Metrics(
+            loss=reconstruction + kl,
+            reconstruction=reconstruction,
+            kl=kl,
+            mi=0.0,
+            mi_agg=0.0,
+            kl_agg=0.0,
+            active_units=1,
+            units=10,
+            size=2,
+        )
 
     monkeypatch.setattr("modules.training.loop.metrics.evaluate", evaluate)
 
 
 @pytest.mark.parametrize("beta, best", [(0.0, [0, 1, 3]), (0.4, [0, 2])])
-def test_of_an_autoencoder_the_reconstruction_decides_what_is_best(make_trainer, monkeypatch, beta, best):  # noqa: F811
+def test_of_an_autoencoder_the_reconstruction_decides_what_is_best(make_trainer, monkeypatch, beta, best):
     trainer = make_trainer(aggressive=False, epochs=4, beta=beta)
     scripted(monkeypatch, trainer, [5.0, 4.0, 4.5, 3.0], [1.0, 9.0, 1.0, 30.0])
     trainer.fit()
@@ -76,6 +104,7 @@ def test_of_an_autoencoder_the_reconstruction_decides_what_is_best(make_trainer,
 
 # ------------------------------------------------------------------ free bits
 
+
 def free_bits(kl, free, over):
     return methods.kl_penalty(TEXT.settings(free_bits=free, free_bits_over=over), kl)
 
@@ -83,32 +112,44 @@ def free_bits(kl, free, over):
 KL = torch.tensor([[0.30, 0.01, 2.0], [0.10, 0.05, 4.0], [0.50, 0.00, 6.0]], dtype=torch.float64)
 
 
-@pytest.mark.parametrize("free, over, expected", [
-    (0.0, "dimension", 0.30 + 0.02 + 4.0),          # the KL itself
-    (0.25, "dimension", 0.30 + 0.25 + 4.0),         # means over the batch are 0.3, 0.02 and 4
-    (0.31, "dimension", 0.31 + 0.31 + 4.0),
-    (5.0, "dimension", 15.0),
-    (4.31, "sum", 4.32), (4.33, "sum", 4.33), (0.0, "sum", 4.32)])
+@pytest.mark.parametrize(
+    "free, over, expected",
+    [
+        (0.0, "dimension", 0.30 + 0.02 + 4.0),  # the KL itself
+        (0.25, "dimension", 0.30 + 0.25 + 4.0),  # means over the batch are 0.3, 0.02 and 4
+        (0.31, "dimension", 0.31 + 0.31 + 4.0),
+        (5.0, "dimension", 15.0),
+        (4.31, "sum", 4.32),
+        (4.33, "sum", 4.33),
+        (0.0, "sum", 4.32),
+    ],
+)
 def test_free_bits_are_the_larger_of_bound_and_mean_kl(free, over, expected):
     assert float(free_bits(KL, free, over).mean()) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("free, over, pays", [
-    (0.25, "dimension", [True, False, True]), (0.31, "dimension", [False, False, True]),
-    (4.31, "sum", [True] * 3), (4.33, "sum", [False] * 3)])
+@pytest.mark.parametrize(
+    "free, over, pays",
+    [
+        (0.25, "dimension", [True, False, True]),
+        (0.31, "dimension", [False, False, True]),
+        (4.31, "sum", [True] * 3),
+        (4.33, "sum", [False] * 3),
+    ],
+)
 def test_what_is_free_has_no_gradient(free, over, pays):
     kl = KL.clone().requires_grad_()
     free_bits(kl, free, over).sum().backward()
     assert kl.grad.tolist() == [[float(p) for p in pays]] * 3
 
 
-def test_a_step_under_free_bits_is_the_one_computed_by_hand(make_trainer):              # noqa: F811
+def test_a_step_under_free_bits_is_the_one_computed_by_hand(make_trainer):
     trainer = make_trainer(replace(RECIPE, clip_norm=1e9), free_bits=0.02, nsamples=2)
     model, x = trainer.model.eval(), trainer.splits["train"].batch([0], 0)
     torch.manual_seed(5)
     mean, logvar = model.encoder(x)
     z = mean.unsqueeze(1) + (0.5 * logvar).exp().unsqueeze(1) * torch.randn(len(x), 2, mean.size(1))
-    kl = [0.5 * (mean[:, j]**2 + logvar[:, j].exp() - logvar[:, j] - 1).mean() for j in range(mean.size(1))]
+    kl = [0.5 * (mean[:, j] ** 2 + logvar[:, j].exp() - logvar[:, j] - 1).mean() for j in range(mean.size(1))]
     assert min(kl) < 0.02 < max(kl), "else one of the two cases is not seen"
     loss = model.decoder.reconstruction(x, z).mean() + 0.7 * sum(max(term, torch.tensor(0.02)) for term in kl)
     expected = torch.autograd.grad(loss, list(model.parameters()))
@@ -120,11 +161,12 @@ def test_a_step_under_free_bits_is_the_one_computed_by_hand(make_trainer):      
 
 # ------------------------------------------------------------------ posteriors that cannot collapse
 
+
 def test_batch_normalised_means_have_the_second_moment_asked_for():
     torch.manual_seed(0)
     constraint = BatchNormMean(4, 0.6)
     torch.nn.init.normal_(constraint.shift)
-    for scale in (1e-4, 1.0, 1e3):          # a text encoder starts with means of the order of 1e-4
+    for scale in (1e-4, 1.0, 1e3):  # a text encoder starts with means of the order of 1e-4
         mean, logvar = scale * torch.randn(50, 4) + 2 * scale, torch.randn(50, 4)
         normalised, same = constraint(mean, logvar)
         assert same is logvar
@@ -139,8 +181,10 @@ def test_batch_normalised_means_bound_the_kl_of_a_batch(gamma):
     torch.manual_seed(1)
     constraint, mean = BatchNormMean(4, gamma), 0.01 * torch.randn(64, 4)
     bound = 4 * gamma**2 / 2
-    unit, other = (kl_to_standard_normal(*constraint(mean, logvar)).detach().mean()
-                   for logvar in (torch.zeros(64, 4), torch.randn(64, 4)))
+    unit, other = (
+        kl_to_standard_normal(*constraint(mean, logvar)).detach().mean()
+        for logvar in (torch.zeros(64, 4), torch.randn(64, 4))
+    )
     assert float(unit) == pytest.approx(bound, rel=1e-3)
     assert float(other) > bound
 
@@ -180,6 +224,7 @@ def test_the_variance_is_bounded_by_the_root_and_free_far_below():
 
 # ------------------------------------------------------------------ no latent variable
 
+
 def test_the_language_model_is_an_lstm_by_itself():
     """Its likelihood against one computed with PyTorch's own pieces; exact from the first importance sample on."""
     torch.manual_seed(3)
@@ -202,14 +247,16 @@ def test_the_pixelcnn_by_itself_sees_the_image_alone():
     assert not [name for name, p in model.named_parameters() if p.numel() and "z_transform" in name]
     x = (torch.rand(6, 1, 5, 4) < 0.4).float()
     logits = model.decoder.logits(x, torch.zeros(6, 0))
-    torch.testing.assert_close(model.iw_nll(x, 500, 100),
-                               F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(dim=(1, 2, 3)))
+    torch.testing.assert_close(
+        model.iw_nll(x, 500, 100), F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(dim=(1, 2, 3))
+    )
     images, probabilities = model.decoder.sample(torch.zeros(6, 0), torch.Generator().manual_seed(0))
-    torch.testing.assert_close(model.decoder.logits(images, torch.zeros(6, 0)).sigmoid(), probabilities,
-                               rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        model.decoder.logits(images, torch.zeros(6, 0)).sigmoid(), probabilities, rtol=1e-4, atol=1e-5
+    )
 
 
-def test_without_a_latent_variable_there_is_no_information(text_data):                   # noqa: F811
+def test_without_a_latent_variable_there_is_no_information(text_data):
     splits, vocabulary = text_data
     model = build_vae(TEXT.settings(**TEXT_CONFIG, model="lm"), vocabulary)
     measured = metrics.evaluate(model, splits["val"], seed=0)
@@ -217,12 +264,19 @@ def test_without_a_latent_variable_there_is_no_information(text_data):          
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adam"])
-def test_the_decoder_alone_is_trained(text_data, tmp_path, optimiser):                   # noqa: F811
+def test_the_decoder_alone_is_trained(text_data, tmp_path, optimiser):
     splits, vocabulary = text_data
     model = build_vae(TEXT.settings(**TEXT_CONFIG, model="lm"), vocabulary)
     s = TEXT.settings(**TEXT_CONFIG, model="lm", warm_up=0, epochs=3, test_nepoch=9, seed=1)
-    trainer = Trainer(model, splits, replace(RECIPE, optimiser=optimiser, lr=0.01), s, ListRecords(),
-                      tmp_path / "m.pt", {"domain": "text", "dataset": "tiny"})
+    trainer = Trainer(
+        model,
+        splits,
+        replace(RECIPE, optimiser=optimiser, lr=0.01),
+        s,
+        ListRecords(),
+        tmp_path / "m.pt",
+        {"domain": "text", "dataset": "tiny"},
+    )
     before = metrics.evaluate(model, splits["val"], seed=0).loss
     trainer.fit()
     assert trainer.records.named("val")[-1]["loss"] < before

@@ -18,7 +18,7 @@ from tests.test_resume import json_events
 
 ARGS = ("--dataset", "tiny", "--iw_nsamples", 5)
 IMAGE_ARGS = ("--dataset", "tinyimages", "--iw_nsamples", 5, "--train_limit", 12, "--epochs", 1)
-METHODS = {             # flags: what the run's name says of them
+METHODS = {  # flags: what the run's name says of them
     "--model lm": "kls1.00_warm10_lm",
     "--model savae --svi_steps 2": "kls1.00_warm10_savae",
     "--beta 0.4 --kl_start 0.1 --warm_up 1": "kls0.10_warm1_beta0.4",
@@ -49,10 +49,12 @@ def test_every_method_is_trained_tested_and_evaluated_again(call, folder, flags,
     if name.endswith("_rate2"):
         assert figures["kl"] >= 2
     again = call(text.main, *ARGS, "--eval", "--load_path", f"models/tiny/{run_id}.pt", cwd=folder)
-    assert again.returncode == 0 and ran.stdout.endswith(again.stdout.partition("\n")[2])    # the model's file says what it is
+    assert again.returncode == 0 and ran.stdout.endswith(
+        again.stdout.partition("\n")[2]
+    )  # the model's file says what it is
 
 
-WIRING = {              # flags: what the model and the trainer have of them
+WIRING = {  # flags: what the model and the trainer have of them
     "--model savae": {"steps": 20, "batch_size": 4},
     "--model savae --svi_steps 2": {"steps": 2},
     "--beta 0.4": {"beta": 0.4},
@@ -71,16 +73,22 @@ WIRING = {              # flags: what the model and the trainer have of them
 @pytest.mark.parametrize("flags, expected", WIRING.items())
 def test_a_flag_reaches_what_it_is_about(call, workspace, monkeypatch, flags, expected):
     seen = {}
-    monkeypatch.setattr("modules.training.loop.Trainer.fit", lambda trainer: [
-        seen.update(vars(part)) for part in (trainer.s, *trainer.model.modules())])
+    monkeypatch.setattr(
+        "modules.training.loop.Trainer.fit",
+        lambda trainer: [seen.update(vars(part)) for part in (trainer.s, *trainer.model.modules())],
+    )
     assert call(text.main, *ARGS, *flags.split(), cwd=workspace).returncode == 0
     assert {name: seen.get(name) for name in expected} == expected
 
 
-@pytest.mark.parametrize("flags, weights", [
-    ("--beta 0.4 --kl_start 0.1 --warm_up 2", [0.4 * 0.55, 0.4, 0.4]),
-    ("--kl_start 0 --warm_up 1 --kl_cycles 2", [1, 1, 1]),
-    ("--kl_start 0 --warm_up 2 --kl_cycles 2", [0.5, 1, 1, 1, 0.5, 1])])
+@pytest.mark.parametrize(
+    "flags, weights",
+    [
+        ("--beta 0.4 --kl_start 0.1 --warm_up 2", [0.4 * 0.55, 0.4, 0.4]),
+        ("--kl_start 0 --warm_up 1 --kl_cycles 2", [1, 1, 1]),
+        ("--kl_start 0 --warm_up 2 --kl_cycles 2", [0.5, 1, 1, 1, 0.5, 1]),
+    ],
+)
 def test_the_weight_of_the_kl_at_the_end_of_each_epoch(call, workspace, flags, weights):
     call(text.main, *ARGS, *flags.split(), "--epochs", len(weights), cwd=workspace)
     run = next((workspace / "logs").rglob("*.jsonl"))
@@ -96,9 +104,27 @@ def test_inference_knows_the_weight_of_the_kl(call, workspace, monkeypatch):
         if model.training:
             asked.append(kl_weight)
         return real(model, x, generator, kl_weight)
+
     monkeypatch.setattr(SemiAmortisedVAE, "posterior", posterior)
-    call(text.main, *ARGS, *"--model savae --svi_steps 1 --beta 0.5 --kl_start 0 --warm_up 1 --epochs 1".split(),
-         cwd=workspace)
+    call(
+        text.main,
+        *ARGS,
+        *[
+            "--model",
+            "savae",
+            "--svi_steps",
+            "1",
+            "--beta",
+            "0.5",
+            "--kl_start",
+            "0",
+            "--warm_up",
+            "1",
+            "--epochs",
+            "1",
+        ],
+        cwd=workspace,
+    )
     assert len(asked) > 2 and asked == pytest.approx([0.5 * (i + 1) / len(asked) for i in range(len(asked))])
 
 
@@ -108,20 +134,27 @@ def test_published_constants_of_semi_amortised_inference():
     assert (TEXT.settings().svi_steps, IMAGE.settings().svi_steps) == (20, 10)
 
 
-@pytest.mark.parametrize("script, make, args, flags, sizes", [
-    (text, make_workspace, ARGS, ["--decode_input", "lines.txt", "--decode_from"], [4, 4, 1]),
-    (image, make_image_workspace, IMAGE_ARGS, ["--reconstruct", 7, "--sample_from"], [4, 3])], ids=["text", "image"])
-def test_a_saved_model_infers_in_batches_of_the_size_of_training(call, tmp_path, monkeypatch, script, make, args, flags,
-                                                                 sizes):
+@pytest.mark.parametrize(
+    "script, make, args, flags, sizes",
+    [
+        (text, make_workspace, ARGS, ["--decode_input", "lines.txt", "--decode_from"], [4, 4, 1]),
+        (image, make_image_workspace, IMAGE_ARGS, ["--reconstruct", 7, "--sample_from"], [4, 3]),
+    ],
+    ids=["text", "image"],
+)
+def test_a_saved_model_infers_in_batches_of_the_size_of_training(
+    call, tmp_path, monkeypatch, script, make, args, flags, sizes
+):
     """Semi-amortised inference clips over the batch: in a larger one it would take other steps."""
     folder, seen = make(tmp_path / "workspace"), []
     assert call(script.main, *args, "--model", "savae", "--svi_steps", 1, "--epochs", 1, cwd=folder).returncode == 0
-    model, = (path for path in (folder / "models").rglob("*.pt") if "resume" not in path.name)
+    (model,) = (path for path in (folder / "models").rglob("*.pt") if "resume" not in path.name)
     (folder / "lines.txt").write_text("red green\n" * 9)
 
     def refined(model, x, start, generator, kl_weight, real=SemiAmortisedVAE._refined):
         seen.append((len(x), generator.device.type))
         return real(model, x, start, generator, kl_weight)
+
     monkeypatch.setattr(SemiAmortisedVAE, "_refined", refined)
     assert call(script.main, *args[:2], *flags, model, cwd=folder).returncode == 0
     assert seen == [(size, "cpu") for size in sizes]
@@ -131,14 +164,22 @@ def test_a_saved_model_infers_in_batches_of_the_size_of_training(call, tmp_path,
 def test_every_method_trains_on_images(call, image_workspace, flags):
     ran = call(image.main, *IMAGE_ARGS, *flags.split(), cwd=image_workspace)
     assert (ran.returncode, ran.stderr) == (0, "") and "iw nll: " in ran.stdout
-    model, = (path for path in (image_workspace / "models").rglob("*.pt") if "resume" not in path.name)
-    drawn = call(image.main, "--dataset", "tinyimages", "--sample_from", model, "--num_samples", 4,
-                 cwd=image_workspace)
+    (model,) = (path for path in (image_workspace / "models").rglob("*.pt") if "resume" not in path.name)
+    drawn = call(image.main, "--dataset", "tinyimages", "--sample_from", model, "--num_samples", 4, cwd=image_workspace)
     assert (drawn.returncode, drawn.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("flags", ["--model savae --svi_steps 2 --inner_clip encoder", "--free_bits 0.1", "--beta 0.5",
-                                   "--bn_gamma 0.6", "--committed_rate 1", "--kl_cycles 2 --warm_up 1 --kl_start 0"])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--model savae --svi_steps 2 --inner_clip encoder",
+        "--free_bits 0.1",
+        "--beta 0.5",
+        "--bn_gamma 0.6",
+        "--committed_rate 1",
+        "--kl_cycles 2 --warm_up 1 --kl_start 0",
+    ],
+)
 def test_methods_go_with_aggressive_training(call, workspace, flags):
     ran = call(text.main, *ARGS, "--aggressive", 1, "--epochs", 1, "--train_limit", 8, *flags.split(), cwd=workspace)
     assert (ran.returncode, ran.stderr) == (0, "") and "pre mi:" in ran.stdout
@@ -153,13 +194,14 @@ def test_the_models_generate(call, folder, flags):
         assert (ran.returncode, ran.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("flags", ["--model savae --svi_steps 2", "--model lm",
-                                   "--free_bits 0.2 --beta 0.5 --bn_gamma 1"])
+@pytest.mark.parametrize(
+    "flags", ["--model savae --svi_steps 2", "--model lm", "--free_bits 0.2 --beta 0.5 --bn_gamma 1"]
+)
 def test_a_run_taken_up_again_ends_as_one_never_stopped(call, tmp_path, flags):
     """Stopped after two of four epochs, here by a smaller --epochs; bit for bit."""
     args = [*ARGS_TO_RESUME[:-1], 4, *flags.split()]
     args[args.index("--aggressive") + 1] = 0
-    if "lm" in flags:                                       # it has no KL to anneal
+    if "lm" in flags:  # it has no KL to anneal
         args[args.index("--kl_start") + 1] = 1
     whole, parts = make_workspace(tmp_path / "whole"), make_workspace(tmp_path / "parts")
     assert call(text.main, *args, cwd=whole).returncode == 0
@@ -182,6 +224,7 @@ def test_a_saved_model_is_not_taken_for_another(call, folder, flags):
 
 
 # ------------------------------------------------------------------ an encoder from elsewhere
+
 
 @pytest.fixture(scope="module")
 def autoencoder(folder, tmp_path_factory):
@@ -234,35 +277,52 @@ def test_the_file_is_not_needed_to_resume(call, autoencoder, tmp_path):
 def test_an_encoder_that_does_not_fit_is_refused_before_anything_is_written(call, autoencoder, workspace):
     place, path = autoencoder
     file = place / path
-    for flags, names in ((["--encoder_from", file, "--enc_nh", 9], [file, "lstm"]),
-                         (["--encoder_from", file, "--train_limit", 3], [file, "vocabulary"]),
-                         (["--encoder_from", "nowhere.pt"], ["nowhere.pt"])):
+    for flags, names in (
+        (["--encoder_from", file, "--enc_nh", 9], [file, "lstm"]),
+        (["--encoder_from", file, "--train_limit", 3], [file, "vocabulary"]),
+        (["--encoder_from", "nowhere.pt"], ["nowhere.pt"]),
+    ):
         assert_refused(call(text.main, *ARGS, *flags, cwd=workspace), *names)
     assert not (workspace / "logs").exists() and not (workspace / "models").exists()
 
 
 # ------------------------------------------------------------------ bad commands
 
-@pytest.mark.parametrize("flags, names", [
-    (["--model", "lm", "--aggressive", 1], ["--model lm", "--aggressive 1"]),
-    (["--model", "lm", "--free_bits", 1], ["--model lm", "--free_bits"]),
-    (["--model", "lm", "--bn_gamma", 1], ["--model lm", "--bn_gamma"]),
-    (["--model", "lm", "--encoder_from", "x.pt"], ["--model lm", "--encoder_from"]),
-    (["--model", "savae", "--committed_rate", 1], ["--model savae", "--committed_rate"]),
-    (["--model", "savae", "--bn_gamma", 1], ["--model savae", "--bn_gamma"]),
-    (["--model", "savae", "--free_bits", 1], ["--model savae", "--free_bits"]),
-    (["--model", "lm", "--beta", 0.5], ["--model lm", "--beta"]),
-    (["--model", "lm", "--kl_cycles", 2, "--kl_start", 0], ["--model lm", "--kl_cycles"]),
-    (["--svi_steps", 3], ["--svi_steps", "--model savae"]),
-])
+
+@pytest.mark.parametrize(
+    "flags, names",
+    [
+        (["--model", "lm", "--aggressive", 1], ["--model lm", "--aggressive 1"]),
+        (["--model", "lm", "--free_bits", 1], ["--model lm", "--free_bits"]),
+        (["--model", "lm", "--bn_gamma", 1], ["--model lm", "--bn_gamma"]),
+        (["--model", "lm", "--encoder_from", "x.pt"], ["--model lm", "--encoder_from"]),
+        (["--model", "savae", "--committed_rate", 1], ["--model savae", "--committed_rate"]),
+        (["--model", "savae", "--bn_gamma", 1], ["--model savae", "--bn_gamma"]),
+        (["--model", "savae", "--free_bits", 1], ["--model savae", "--free_bits"]),
+        (["--model", "lm", "--beta", 0.5], ["--model lm", "--beta"]),
+        (["--model", "lm", "--kl_cycles", 2, "--kl_start", 0], ["--model lm", "--kl_cycles"]),
+        (["--svi_steps", 3], ["--svi_steps", "--model savae"]),
+    ],
+)
 def test_what_excludes_each_other_is_refused(call, workspace, flags, names):
     assert_refused(call(text.main, *ARGS, *flags, cwd=workspace), *names)
 
 
-@pytest.mark.parametrize("flag, value", [
-    ("--model", "gan"), ("--svi_steps", 0), ("--beta", -1), ("--beta", "nan"), ("--kl_cycles", 0),
-    ("--free_bits", -0.1), ("--free_bits_over", "batch"), ("--bn_gamma", 0), ("--committed_rate", "many"),
-    ("--committed_rate", 1e-17)])
+@pytest.mark.parametrize(
+    "flag, value",
+    [
+        ("--model", "gan"),
+        ("--svi_steps", 0),
+        ("--beta", -1),
+        ("--beta", "nan"),
+        ("--kl_cycles", 0),
+        ("--free_bits", -0.1),
+        ("--free_bits_over", "batch"),
+        ("--bn_gamma", 0),
+        ("--committed_rate", "many"),
+        ("--committed_rate", 1e-17),
+    ],
+)
 def test_bad_values_of_flags(call, workspace, flag, value):
     ran = call(text.main, *ARGS, flag, value, cwd=workspace)
     assert ran.returncode == 2 and flag in ran.stderr and "Traceback" not in ran.stderr

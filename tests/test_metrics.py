@@ -12,14 +12,28 @@ import torch
 from torch import nn
 from torch.distributions import Independent, Normal, kl_divergence
 
-from modules.evaluation import metrics
 from modules.data.corpus import TextSplit, Vocabulary, read_corpus
-from modules.models.encoders.gaussian_encoder import GaussianEncoder
-from modules.models.gaussian import (kl_to_standard_normal, log_density, log_mixture_density, log_standard_normal,
-                              reparameterize)
-from modules.evaluation.metrics import (active_units, aggregate_mutual_information, batch_mutual_information, evaluate,
-                             importance_weighted_nll, mutual_information, perplexity, posteriors, quick_look)
 from modules.domains.text_domain import TEXT, build_vae
+from modules.evaluation import metrics
+from modules.evaluation.metrics import (
+    active_units,
+    aggregate_mutual_information,
+    batch_mutual_information,
+    evaluate,
+    importance_weighted_nll,
+    mutual_information,
+    perplexity,
+    posteriors,
+    quick_look,
+)
+from modules.models.encoders.gaussian_encoder import GaussianEncoder
+from modules.models.gaussian import (
+    kl_to_standard_normal,
+    log_density,
+    log_mixture_density,
+    log_standard_normal,
+    reparameterize,
+)
 from modules.models.vae import VAE
 
 
@@ -31,6 +45,7 @@ def gaussians(n, nz, seed=0):
 
 
 # ---------------------------------------------------------------------- Gaussians
+
 
 def test_kl_and_densities_are_those_of_torch_distributions():
     mean, logvar, z = gaussians(50, 4)
@@ -46,7 +61,8 @@ def test_kl_by_quadrature(mean, logvar):
     q, p = scipy.stats.norm(mean, math.exp(0.5 * logvar)), scipy.stats.norm()
     value, _ = scipy.integrate.quad(lambda z: q.pdf(z) * (q.logpdf(z) - p.logpdf(z)), -15, 15, epsabs=1e-10)
     assert kl_to_standard_normal(torch.tensor([[mean]]), torch.tensor([[logvar]])).item() == pytest.approx(
-        value, abs=1e-6)
+        value, abs=1e-6
+    )
 
 
 def test_draws_have_the_mean_and_variance_asked_for():
@@ -61,10 +77,18 @@ def test_draws_have_the_mean_and_variance_asked_for():
 def test_mixture_density_is_that_of_loops(chunk):
     mean, logvar, _ = gaussians(20, 3)
     _, _, z = gaussians(30, 3, seed=1)
-    expected = [math.log(np.mean([scipy.stats.multivariate_normal(m, np.diag(v)).pdf(point)
-                                  for m, v in zip(mean.numpy(), logvar.exp().numpy())])) for point in z.numpy()]
-    torch.testing.assert_close(log_mixture_density(z, mean, logvar, chunk),
-                               torch.tensor(expected, dtype=torch.float64))
+    expected = [
+        math.log(
+            np.mean(
+                [
+                    scipy.stats.multivariate_normal(m, np.diag(v)).pdf(point)
+                    for m, v in zip(mean.numpy(), logvar.exp().numpy())
+                ]
+            )
+        )
+        for point in z.numpy()
+    ]
+    torch.testing.assert_close(log_mixture_density(z, mean, logvar, chunk), torch.tensor(expected, dtype=torch.float64))
 
 
 def test_mixture_density_of_narrow_components_far_out():
@@ -77,6 +101,7 @@ def test_mixture_density_of_narrow_components_far_out():
 
 
 # ---------------------------------------------------------------------- mutual information
+
 
 def expected_information(estimate, mean, logvar, nodes=80):
     """The expectation of a one-draw estimate over z ~ q(z|x), nz = 1, by Gauss-Hermite quadrature."""
@@ -97,15 +122,19 @@ def true_information(mean, logvar):
     return scipy.integrate.quad(integrand, -12, 12, points=mean.flatten().tolist(), epsabs=1e-9, limit=400)[0]
 
 
-@pytest.mark.parametrize("means, logvars", [
-    ([-2.0, 2.0], [0.0, 0.0]),
-    ([-1.0, 0.0, 0.5, 3.0], [0.3, -1.0, 0.0, -0.5]),
-    ([0.0, 0.0], [0.5, -0.5]),
-])
+@pytest.mark.parametrize(
+    "means, logvars",
+    [
+        ([-2.0, 2.0], [0.0, 0.0]),
+        ([-1.0, 0.0, 0.5, 3.0], [0.3, -1.0, 0.0, -0.5]),
+        ([0.0, 0.0], [0.5, -0.5]),
+    ],
+)
 def test_batch_information_of_a_mixture_on_the_line(means, logvars):
     mean, logvar = (torch.tensor(values, dtype=torch.float64).unsqueeze(1) for values in (means, logvars))
     assert expected_information(batch_mutual_information, mean, logvar) == pytest.approx(
-        true_information(mean, logvar), abs=2e-4)
+        true_information(mean, logvar), abs=2e-4
+    )
 
 
 @pytest.mark.parametrize("size", [4, 32, 50])
@@ -113,7 +142,7 @@ def test_batch_information_has_its_ceiling_at_log_batch(size):
     mean = 100.0 * torch.arange(size).unsqueeze(1)
     logvar = torch.zeros(size, 1)
     draws = [batch_mutual_information(mean, logvar, mean + shift).item() for shift in (-1.0, 0.0, 1.0)]
-    assert np.mean(draws) == pytest.approx(math.log(size), abs=0.5)      # one draw: exact only on average
+    assert np.mean(draws) == pytest.approx(math.log(size), abs=0.5)  # one draw: exact only on average
     assert expected_information(batch_mutual_information, mean, logvar) == pytest.approx(math.log(size), abs=1e-6)
 
 
@@ -165,6 +194,7 @@ def test_aggregate_information_is_that_of_loops():
 
 # ---------------------------------------------------------------------- active units
 
+
 def test_active_units_are_those_of_numpy():
     means = np.random.default_rng(0).normal(size=(30, 40)) * np.geomspace(1e-3, 10, 40)
     expected = int((np.var(means, axis=0, ddof=1) >= 0.01).sum())
@@ -174,13 +204,13 @@ def test_active_units_are_those_of_numpy():
 
 
 def test_active_units_divide_by_n_minus_one():
-    assert active_units(torch.tensor([[-0.0708], [0.0708]])) == 1      # variance 0.010025, or 0.005 divided by n
-    assert active_units(torch.tensor([[-0.0706], [0.0706]])) == 0      # variance 0.009969
+    assert active_units(torch.tensor([[-0.0708], [0.0708]])) == 1  # variance 0.010025, or 0.005 divided by n
+    assert active_units(torch.tensor([[-0.0706], [0.0706]])) == 0  # variance 0.009969
 
 
 def test_the_threshold_is_inclusive(monkeypatch):
     assert metrics.ACTIVE_VARIANCE == 0.01
-    monkeypatch.setattr(metrics, "ACTIVE_VARIANCE", 0.5)                # a variance that floats hold exactly
+    monkeypatch.setattr(metrics, "ACTIVE_VARIANCE", 0.5)  # a variance that floats hold exactly
     assert active_units(torch.tensor([[0.0], [1.0]])) == 1
 
 
@@ -191,6 +221,7 @@ def test_constant_means_are_not_active(offset):
 
 
 # ---------------------------------------------------------------------- importance-weighted likelihood
+
 
 class LinearGaussian:
     """x = W z + b + noise with orthogonal columns of W, so that the true posterior is a diagonal Gaussian.
@@ -212,7 +243,7 @@ class LinearGaussian:
 
     def log_likelihood(self, x):
         """The exact log p(x)."""
-        covariance = self.weight @ self.weight.T + self.sigma ** 2 * torch.eye(4, dtype=torch.float64)
+        covariance = self.weight @ self.weight.T + self.sigma**2 * torch.eye(4, dtype=torch.float64)
         return torch.from_numpy(scipy.stats.multivariate_normal(self.bias, covariance).logpdf(x.numpy()))
 
 
@@ -225,9 +256,9 @@ class PosteriorTimes(GaussianEncoder):
 
     def forward(self, x):
         m = LinearGaussian
-        variance = 1 / (1 + m.weight.square().sum(dim=0) / m.sigma ** 2)
-        mean = variance * ((x - m.bias) @ m.weight) / m.sigma ** 2
-        return mean, (variance * self.widen ** 2).log().expand_as(mean)
+        variance = 1 / (1 + m.weight.square().sum(dim=0) / m.sigma**2)
+        mean = variance * ((x - m.bias) @ m.weight) / m.sigma**2
+        return mean, (variance * self.widen**2).log().expand_as(mean)
 
 
 def linear_gaussian(widen=1.0):
@@ -262,8 +293,13 @@ def test_the_estimate_is_the_mean_weight_of_the_samples_that_the_decoder_saw(nsa
         for row, draws in zip(x.tolist(), z.numpy()):
             i = X.tolist().index(row)
             for draw in draws:
-                likelihood = scipy.stats.norm(LinearGaussian.weight.numpy() @ draw + LinearGaussian.bias.numpy(),
-                                              LinearGaussian.sigma).logpdf(row).sum()
+                likelihood = (
+                    scipy.stats.norm(
+                        LinearGaussian.weight.numpy() @ draw + LinearGaussian.bias.numpy(), LinearGaussian.sigma
+                    )
+                    .logpdf(row)
+                    .sum()
+                )
                 prior = scipy.stats.norm.logpdf(draw).sum()
                 q = scipy.stats.norm.logpdf(draw, mean[i], np.exp(0.5 * logvar[i])).sum()
                 weights[i].append(likelihood + prior - q)
@@ -281,8 +317,8 @@ def test_a_wrong_posterior_converges_to_the_likelihood(max_rows):
     few = torch.stack([-model.iw_nll(X, 1, 100, torch.Generator().manual_seed(i)) for i in range(300)]).mean(dim=0)
     torch.manual_seed(0)
     reconstruction, kl = model.elbo_terms(X, 20_000)
-    torch.testing.assert_close(few, -(reconstruction + kl.sum(dim=1)), atol=0.2, rtol=0)      # one sample: the ELBO ...
-    assert (few < exact - 0.05).all()                                              # ... a lower bound
+    torch.testing.assert_close(few, -(reconstruction + kl.sum(dim=1)), atol=0.2, rtol=0)  # one sample: the ELBO ...
+    assert (few < exact - 0.05).all()  # ... a lower bound
 
 
 def test_no_samples_are_refused():
@@ -312,6 +348,7 @@ class ListSplit(list):
 
 # ---------------------------------------------------------------------- a text VAE
 
+
 @pytest.fixture
 def corpus(tmp_path):
     path = tmp_path / "corpus.txt"
@@ -328,8 +365,7 @@ def split(corpus):
 def model(corpus):
     """A text VAE with large weights (no figure is near zero) and much dropout (which evaluation must end)."""
     torch.manual_seed(0)
-    model = build_vae(TEXT.settings(nz=3, ni=5, enc_nh=6, dec_nh=7, dec_dropout_in=0.6, dec_dropout_out=0.6),
-                      corpus[1])
+    model = build_vae(TEXT.settings(nz=3, ni=5, enc_nh=6, dec_nh=7, dec_dropout_in=0.6, dec_dropout_out=0.6), corpus[1])
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_()
@@ -410,8 +446,8 @@ def test_measuring_leaves_training_as_it_was(model, split, measure, training):
     assert all(part.training == training for part in model.modules())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
-    torch.manual_seed(99)                                   # whatever training drew meanwhile ...
-    assert MEASURES[measure](model, split) == first         # ... it is measured under the same noise, without dropout
+    torch.manual_seed(99)  # whatever training drew meanwhile ...
+    assert MEASURES[measure](model, split) == first  # ... it is measured under the same noise, without dropout
 
 
 def test_a_quick_look_is_what_the_whole_evaluation_finds(model, split):

@@ -15,7 +15,7 @@ from modules.command import UserError
 from modules.data import omniglot
 from modules.data.omniglot import Split, from_images, from_mat, load_tensors, reduce_area
 
-TINY = Split(train_drawings=3, test=10, validation=4, seed=5)   # of 6 characters with 5 drawings each
+TINY = Split(train_drawings=3, test=10, validation=4, seed=5)  # of 6 characters with 5 drawings each
 
 
 def png(ink):
@@ -28,8 +28,8 @@ def png(ink):
 def drawing(character, number):
     """Ink [105, 105] in two 15 x 15 blocks that tell the character and the number of the drawing."""
     ink = np.zeros((105, 105), dtype=bool)
-    ink[0:15, 15 * character:15 * character + 15] = True
-    ink[30:45, 15 * number:15 * number + 15] = True
+    ink[0:15, 15 * character : 15 * character + 15] = True
+    ink[30:45, 15 * number : 15 * number + 15] = True
     return ink
 
 
@@ -54,8 +54,10 @@ def write_archive(path, characters, drawings=5, extra=()):
 @pytest.fixture
 def archives(tmp_path):
     """Two archives with 2 and 4 characters."""
-    return [write_archive(tmp_path / "background.zip", [0, 1]),
-            write_archive(tmp_path / "evaluation.zip", [2, 3, 4, 5])]
+    return [
+        write_archive(tmp_path / "background.zip", [0, 1]),
+        write_archive(tmp_path / "evaluation.zip", [2, 3, 4, 5]),
+    ]
 
 
 def make_tensors(train=3, validation=2, test=2):
@@ -78,11 +80,11 @@ def test_from_images(archives, tmp_path):
     assert [list(images.shape) for images in splits] == [[14, 1, 28, 28], [4, 1, 28, 28], [10, 1, 28, 28]]
     train, validation, test = ([identify(image[0]) for image in images] for images in splits)
     every = train + validation + test
-    assert len(set(every)) == len(every) == 28      # 30 drawings, of which two are left out
+    assert len(set(every)) == len(every) == 28  # 30 drawings, of which two are left out
     for character in range(6):
         assert sum(found[0] == character for found in train + validation) == 3
         assert sum(found[0] == character for found in test) in (1, 2)
-    for found in train, test:   # characters are mixed, and it is not the same drawings of each that are in a split
+    for found in train, test:  # characters are mixed, and it is not the same drawings of each that are in a split
         assert [character for character, _ in found] != sorted(character for character, _ in found)
         assert len({tuple(sorted(n for c, n in found if c == character)) for character in range(6)}) > 3
 
@@ -91,8 +93,8 @@ def test_ink_is_one_and_in_its_place(archives):
     images = from_images(archives, TINY)[0]
     character, number = identify(images[0, 0])
     expected = torch.zeros(28, 28)
-    expected[0:4, 4 * character:4 * character + 4] = 1
-    expected[8:12, 4 * number:4 * number + 4] = 1
+    expected[0:4, 4 * character : 4 * character + 4] = 1
+    expected[8:12, 4 * number : 4 * number + 4] = 1
     assert torch.equal(images[0, 0], expected)
 
 
@@ -113,8 +115,11 @@ def test_the_order_in_an_archive_does_not_matter(tmp_path, archives):
 
 
 def test_what_else_is_in_an_archive_is_passed_over(tmp_path, archives):
-    extra = [("__MACOSX/images/Alphabet/character00/._0000_00.png", b"x"), ("images/readme.txt", b"x"),
-             ("images/Alphabet/character00/._0000_00.png", b"x")]
+    extra = [
+        ("__MACOSX/images/Alphabet/character00/._0000_00.png", b"x"),
+        ("images/readme.txt", b"x"),
+        ("images/Alphabet/character00/._0000_00.png", b"x"),
+    ]
     archives[0] = write_archive(tmp_path / "more.zip", [0, 1], extra=extra)
     assert len(from_images(archives, TINY)[0]) == 14
 
@@ -131,9 +136,14 @@ def test_the_published_sizes_fit_the_real_archives():
     assert (len(train), len(test)) == (24_345, 8_070)
 
 
-@pytest.mark.parametrize("content, message", [
-    (b"no image", "not a PNG"), (png(drawing(0, 0))[:60], "not a PNG"),
-    (png(np.zeros((28, 28), bool)), "28 x 28 pixels")])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"no image", "not a PNG"),
+        (png(drawing(0, 0))[:60], "not a PNG"),
+        (png(np.zeros((28, 28), bool)), "28 x 28 pixels"),
+    ],
+)
 def test_bad_images_are_named(tmp_path, content, message):
     archive = write_archive(tmp_path / "bad.zip", [0], extra=[("images/Alphabet/character00/bad.png", content)])
     with pytest.raises(UserError, match=f"bad.zip: 'images/Alphabet/character00/bad.png' is {message}"):
@@ -152,7 +162,7 @@ def test_damaged_archives_and_bombs(tmp_path, archives, monkeypatch):
 
 def test_reduction_is_the_area_average():
     image = (np.random.default_rng(0).random((105, 105)) < 0.3).astype(np.float32)
-    fine = image.repeat(4, axis=0).repeat(4, axis=1)                    # 420 = 28 * 15, so that blocks fit
+    fine = image.repeat(4, axis=0).repeat(4, axis=1)  # 420 = 28 * 15, so that blocks fit
     expected = fine.reshape(28, 15, 28, 15).mean(axis=(1, 3), dtype=np.float64)
     np.testing.assert_allclose(reduce_area(image, 28), expected, rtol=1e-6)
     assert reduce_area(np.ones((105, 105), np.float32), 28).max() == 1  # exactly, never an ulp above
@@ -172,15 +182,17 @@ def test_binarised_once_with_the_right_mean():
 
 def write_mat(path, train, test, **fields):
     """Write images [n, 28, 28] in the layout of chardata.mat: a column is an image, its pixels columns first."""
-    columns = {name: np.stack([image.flatten(order="F") for image in images], axis=1)
-               for name, images in (("data", train), ("testdata", test))}
+    columns = {
+        name: np.stack([image.flatten(order="F") for image in images], axis=1)
+        for name, images in (("data", train), ("testdata", test))
+    }
     scipy.io.savemat(path, {**columns, **fields})
     return path
 
 
 def test_from_mat(tmp_path):
     train = np.zeros((12, 28, 28))
-    for number in range(12):    # an upright image is told from a transposed one
+    for number in range(12):  # an upright image is told from a transposed one
         train[number, 3, 2 * number] = (number + 1) / 16
         train[number, 3, 27] = 1
     test = np.zeros((5, 28, 28))
@@ -189,19 +201,22 @@ def test_from_mat(tmp_path):
     assert [len(images) for images in splits] == [8, 4, 5]
     assert torch.equal(splits[2], torch.from_numpy(test).float()[:, None])
     rows = {int(image[0, 3, :27].argmax()) // 2 for image in splits[0]}
-    assert len(rows) == 8   # eight different ones of the twelve
+    assert len(rows) == 8  # eight different ones of the twelve
     for image in splits[0]:
         assert torch.equal(image[0].double(), torch.from_numpy(train[int(image[0, 3, :27].argmax()) // 2]))
     assert (splits[1][:, 0, 3, 27] == 1).all()
 
 
-@pytest.mark.parametrize("fields, message", [
-    ({"data": np.zeros((783, 9))}, "no numeric field 'data' of 784 rows"),
-    ({"testdata": np.full((784, 3), 1.5)}, "values of 'testdata' are not in"),
-    ({"testdata": np.full((784, 3), np.nan)}, "values of 'testdata' are not in"),
-    ({"data": "text"}, "no numeric field 'data'"),
-    ({"data": np.zeros((784, 4))}, "4 training images, but 4 are wanted for validation"),
-])
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"data": np.zeros((783, 9))}, "no numeric field 'data' of 784 rows"),
+        ({"testdata": np.full((784, 3), 1.5)}, "values of 'testdata' are not in"),
+        ({"testdata": np.full((784, 3), np.nan)}, "values of 'testdata' are not in"),
+        ({"data": "text"}, "no numeric field 'data'"),
+        ({"data": np.zeros((784, 4))}, "4 training images, but 4 are wanted for validation"),
+    ],
+)
 def test_bad_mat_files(tmp_path, fields, message):
     path = write_mat(tmp_path / "chardata.mat", np.zeros((9, 28, 28)), np.zeros((3, 28, 28)), **fields)
     with pytest.raises(UserError, match=f"chardata.mat: .*{message}"):
@@ -220,13 +235,13 @@ def test_a_mat_file_that_is_none(tmp_path):
 @pytest.mark.parametrize("dtype, legacy", [(torch.float32, False), (torch.float64, False), (torch.float32, True)])
 def test_load_tensors(tmp_path, dtype, legacy):
     tensors = [images.to(dtype) for images in make_tensors()]
-    torch.save(tensors, tmp_path / "omniglot.pt", _use_new_zipfile_serialization=not legacy)    # old files are legacy
+    torch.save(tensors, tmp_path / "omniglot.pt", _use_new_zipfile_serialization=not legacy)  # old files are legacy
     loaded = load_tensors(tmp_path / "omniglot.pt")
     assert all(a.dtype == torch.float32 and torch.equal(a, b.float()) for a, b in zip(loaded, tensors))
 
 
 def test_a_full_disk_is_named(tmp_path):
-    (tmp_path / f"omniglot.pt.{os.getpid()}.tmp").symlink_to("/dev/full")       # where `replacing` writes first
+    (tmp_path / f"omniglot.pt.{os.getpid()}.tmp").symlink_to("/dev/full")  # where `replacing` writes first
     with pytest.raises(UserError, match="cannot write .*omniglot.pt: .*\\S") as error:
         omniglot.save_tensors(make_tensors(), tmp_path / "omniglot.pt")
     assert "\n" not in str(error.value) and list(tmp_path.iterdir()) == []
@@ -239,20 +254,23 @@ def changed(index, change):
     return tensors
 
 
-@pytest.mark.parametrize("content, message", [
-    ({"a": 1}, "not a list of 3 tensors"),
-    (make_tensors()[:2], "not a list of 3 tensors"),
-    (changed(0, lambda t: 3), "train images are not a dense float tensor"),
-    (changed(1, lambda t: t.long()), "validation images are not a dense float tensor"),
-    (changed(2, lambda t: t.to_sparse()), "test images are not a dense float tensor"),
-    (changed(2, lambda t: t.to("meta")), "meta tensors"),
-    (changed(0, lambda t: t[:, 0]), r"train images have shape \[3, 28, 28\]"),
-    (changed(1, lambda t: t[:0]), r"validation images have shape \[0, 1, 28, 28\]"),
-    (changed(0, lambda t: t + 1), r"train pixels are not in \[0, 1\]"),
-    (changed(0, lambda t: t * float("nan")), r"train pixels are not in \[0, 1\]"),
-    (changed(1, lambda t: t / 2), "validation pixels are neither 0 nor 1"),
-    (changed(2, lambda t: t + 0.25), "test pixels are neither 0 nor 1"),
-])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({"a": 1}, "not a list of 3 tensors"),
+        (make_tensors()[:2], "not a list of 3 tensors"),
+        (changed(0, lambda t: 3), "train images are not a dense float tensor"),
+        (changed(1, lambda t: t.long()), "validation images are not a dense float tensor"),
+        (changed(2, lambda t: t.to_sparse()), "test images are not a dense float tensor"),
+        (changed(2, lambda t: t.to("meta")), "meta tensors"),
+        (changed(0, lambda t: t[:, 0]), r"train images have shape \[3, 28, 28\]"),
+        (changed(1, lambda t: t[:0]), r"validation images have shape \[0, 1, 28, 28\]"),
+        (changed(0, lambda t: t + 1), r"train pixels are not in \[0, 1\]"),
+        (changed(0, lambda t: t * float("nan")), r"train pixels are not in \[0, 1\]"),
+        (changed(1, lambda t: t / 2), "validation pixels are neither 0 nor 1"),
+        (changed(2, lambda t: t + 0.25), "test pixels are neither 0 nor 1"),
+    ],
+)
 def test_bad_tensors_are_named(tmp_path, content, message):
     torch.save(content, tmp_path / "omniglot.pt")
     with pytest.raises(UserError, match=f"omniglot.pt: .*{message}"):

@@ -9,14 +9,20 @@ from conftest import assert_refused
 from matplotlib import pyplot
 
 LOG_SCRIPTS = ("plot_epochs", "plot_runs", "table")
-STATISTICS = {"plot_single": "single/aggressive1", "plot_multiple": "multiple/aggressive1_iter3",
-              "animate --steps 1 2": "single/aggressive1", "animate --mode multiple": "multiple/aggressive1_iter3"}
+STATISTICS = {
+    "plot_single": "single/aggressive1",
+    "plot_multiple": "multiple/aggressive1_iter3",
+    "animate --steps 1 2": "single/aggressive1",
+    "animate --mode multiple": "multiple/aggressive1_iter3",
+}
 SETTINGS = {"dataset": "tiny", "seed": 1}
-EVENTS = [{"event": "run", "args": SETTINGS},
-          {"event": "report", "epoch": 0, "iteration": 3, "kl": 2.0, "mi": 1.0},
-          {"event": "val", "epoch": 0, "kl": 2.0, "mi": 1.0, "kl_agg": 0.9, "seconds": 3.0},
-          {"event": "test", "final": True, "kl": 2.0, "mi": 1.0, "mi_agg": 1.0, "active_units": 2},
-          {"event": "iw", "nll": 30.0, "ppl": None}]
+EVENTS = [
+    {"event": "run", "args": SETTINGS},
+    {"event": "report", "epoch": 0, "iteration": 3, "kl": 2.0, "mi": 1.0},
+    {"event": "val", "epoch": 0, "kl": 2.0, "mi": 1.0, "kl_agg": 0.9, "seconds": 3.0},
+    {"event": "test", "final": True, "kl": 2.0, "mi": 1.0, "mi_agg": 1.0, "active_units": 2},
+    {"event": "iw", "nll": 30.0, "ppl": None},
+]
 
 
 def statistics(path):
@@ -31,9 +37,11 @@ def statistics(path):
 @pytest.fixture
 def run(call, tmp_path):
     """`run(command, *args)`: a plot script's command line, in a folder of its own; returns an `Outcome`."""
+
     def run(command, *args):
         name, *flags = command.split()
         return call(importlib.import_module(name).main, *flags, *args, cwd=tmp_path)
+
     yield run
     pyplot.close("all")
 
@@ -41,11 +49,13 @@ def run(call, tmp_path):
 @pytest.fixture
 def draw(run, tmp_path):
     """`draw(command, arrays)`: draw a file of these arrays, or bytes."""
+
     def draw(command, arrays):
         path = tmp_path / "plot_data" / f"{STATISTICS[command]}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(path, **arrays) if isinstance(arrays, dict) else path.write_bytes(arrays)
         return run(command, "--dpi", 20)
+
     return draw
 
 
@@ -55,12 +65,30 @@ def test_sound_logs(run, tmp_path, script):
     assert run(script, "run.jsonl").returncode == 0
 
 
-@pytest.mark.parametrize("number, change", [
-    (1, {"kl": "2"}), (1, {"kl": None}), (1, {"mi": float("nan")}), (1, {"kl": float("inf")}), (1, {"iteration": True}),
-    (1, {"kl": 1e308}), (1, {"iteration": 10**400}), (2, {"kl_agg": "x"}), (2, {"kl_agg": None}), (2, {"seconds": []}),
-    (2, {"epoch": float("nan")}), (3, {"mi_agg": "x"}), (3, {"active_units": {}}), (4, {"nll": "30"}),
-    (4, {"ppl": float("nan")}), (0, {"event": 3.0, "args": [1]}), (0, {"args": "x"}), (2, {"event": {}})],
-    ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    "number, change",
+    [
+        (1, {"kl": "2"}),
+        (1, {"kl": None}),
+        (1, {"mi": float("nan")}),
+        (1, {"kl": float("inf")}),
+        (1, {"iteration": True}),
+        (1, {"kl": 1e308}),
+        (1, {"iteration": 10**400}),
+        (2, {"kl_agg": "x"}),
+        (2, {"kl_agg": None}),
+        (2, {"seconds": []}),
+        (2, {"epoch": float("nan")}),
+        (3, {"mi_agg": "x"}),
+        (3, {"active_units": {}}),
+        (4, {"nll": "30"}),
+        (4, {"ppl": float("nan")}),
+        (0, {"event": 3.0, "args": [1]}),
+        (0, {"args": "x"}),
+        (2, {"event": {}}),
+    ],
+    ids=lambda value: str(value)[:40],
+)
 @pytest.mark.parametrize("script", LOG_SCRIPTS)
 def test_logs_of_wrong_content(run, tmp_path, script, number, change):
     events = [{**event, **(change if i == number else {})} for i, event in enumerate(EVENTS)]
@@ -68,8 +96,9 @@ def test_logs_of_wrong_content(run, tmp_path, script, number, change):
     assert_refused(run(script, "run.jsonl"), f"run.jsonl, line {number + 1}: not an event")
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "3\n", '"kl"\n', "null\n", "{}\n", "9" * 5000 + "\n"],
-                         ids=lambda text: text[:5])
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "3\n", '"kl"\n', "null\n", "{}\n", "9" * 5000 + "\n"], ids=lambda text: text[:5]
+)
 @pytest.mark.parametrize("script", LOG_SCRIPTS)
 def test_logs_of_other_json(run, tmp_path, script, text):
     (tmp_path / "run.jsonl").write_text(text)
@@ -106,7 +135,9 @@ def test_statistics_of_wrong_content(draw, command, name):
     sound = statistics(STATISTICS[command])
     wrong = [np.array("x"), np.array(b"\xff"), np.full(sound[name].shape, "x"), np.array([{}], dtype=object)]
     if name != "settings":
-        wrong += [np.full(sound[name].shape, value) for value in (np.nan, np.inf, 1e300, 1j, True, np.datetime64("now"))]
+        wrong += [
+            np.full(sound[name].shape, value) for value in (np.nan, np.inf, 1e300, 1j, True, np.datetime64("now"))
+        ]
         wrong += [np.zeros(shape, dtype=int) for shape in ((0,), (3,), (20, 3), (0, 0), (20, 4, 1))]
     for content in wrong:
         assert_refused(draw(command, {**sound, name: content}), STATISTICS[command], "not a statistics file")
@@ -135,13 +166,20 @@ def test_an_archive_with_a_flaw(draw, tmp_path, command):
     assert draw(command, statistics(STATISTICS[command])).returncode == 0
     sound = (tmp_path / "plot_data" / f"{STATISTICS[command]}.npz").read_bytes()
     for place in np.random.default_rng(1).integers(len(sound), size=8):
-        ran = draw(command, sound[:place] + bytes([sound[place] ^ 255]) + sound[place + 1:])
+        ran = draw(command, sound[:place] + bytes([sound[place] ^ 255]) + sound[place + 1 :])
         assert ran.returncode in (0, 2) and ran.stderr.count("\n") == ran.returncode // 2
 
 
 @pytest.mark.parametrize("script", ["plot_epochs", "plot_runs", *STATISTICS])
-@pytest.mark.parametrize("flags, says", [(("--dpi", 10**9), "--dpi"), (("--output", "file/x.png"), "file"),
-                                         (("--output", "file/x.gif"), "file"), (("--output", ""), "")])
+@pytest.mark.parametrize(
+    "flags, says",
+    [
+        (("--dpi", 10**9), "--dpi"),
+        (("--output", "file/x.png"), "file"),
+        (("--output", "file/x.gif"), "file"),
+        (("--output", ""), ""),
+    ],
+)
 def test_flags_that_cannot_be(run, tmp_path, script, flags, says):
     (tmp_path / "file").touch()
     if script in STATISTICS:

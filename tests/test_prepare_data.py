@@ -24,7 +24,7 @@ from modules.data.download import UPSTREAM, Source
 from modules.data.prepare import prepare, prepare_each
 from tests.test_omniglot import TINY, make_tensors, write_archive, write_mat
 
-pytest_plugins = "tests.http_server"     # its fixtures
+pytest_plugins = "tests.http_server"  # its fixtures
 
 SCRIPT = Path(prepare_data.__file__)
 YAHOO = {"yahoo.train.txt": "how are you ?\nfine .\n", "yahoo.valid.txt": "é\n", "yahoo.test.txt": "b\n"}
@@ -74,10 +74,12 @@ def root(tmp_path):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Run main() with the given arguments in a fresh folder."""
+
     def run(*arguments):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["prepare_data.py", *map(str, arguments)])
         prepare_data.main()
+
     return run
 
 
@@ -123,8 +125,12 @@ def test_all_from_a_folder(run, mirror, root, capsys):
 def test_all_from_a_server_with_sums(mirror, root, server):
     for path in mirror.iterdir():
         server.add(f"/data/{path.name}", path.read_bytes())
-    server.add("/data/SHA256SUMS", "".join(
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in mirror.iterdir()).encode())
+    server.add(
+        "/data/SHA256SUMS",
+        "".join(
+            f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in mirror.iterdir()
+        ).encode(),
+    )
     prepare_each(preparation.NAMES, Source(server.url + "/data", root / "downloads"), root)
     assert tree(root / "yelp_data") == contents(YELP)
     assert names(root) == sorted(f"{name}_data" for name in preparation.NAMES)
@@ -134,8 +140,7 @@ def test_all_goes_on_when_one_fails(run, mirror, root, capsys):
     (mirror / "yelp_data.tar.gz").unlink()
     with pytest.raises(UserError, match="1 of 5 data sets could not be prepared: yelp"):
         run("--mirror", mirror)
-    assert names(root) == [
-        "omniglot_data", "ptb_data", "synthetic_data", "yahoo_data"]
+    assert names(root) == ["omniglot_data", "ptb_data", "synthetic_data", "yahoo_data"]
     lines = [line for line in capsys.readouterr().err.splitlines() if "yelp" in line]
     assert len(lines) == 1
     assert "yelp_data.tar.gz is not in" in lines[0]
@@ -158,9 +163,14 @@ def test_exit_codes_of_the_command(tmp_path, mirror):
     assert tree(tmp_path / "datasets") == {f"ptb_data/{name}": text.encode() for name, text in PTB.items()}
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["--dataset", "yaho"], "invalid choice: 'yaho'"), (["--dataset", "yelp", "--generate"], "--generate is for"),
-    (["--miror", "x"], "--miror")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--dataset", "yaho"], "invalid choice: 'yaho'"),
+        (["--dataset", "yelp", "--generate"], "--generate is for"),
+        (["--miror", "x"], "--miror"),
+    ],
+)
 def test_mistyped_arguments(run, root, capsys, arguments, message):
     with pytest.raises(SystemExit) as exit:
         run(*arguments)
@@ -205,10 +215,19 @@ def test_a_complete_data_set_is_left_alone(run, mirror, root, capsys):
     assert capsys.readouterr().out.count("already there") == 5
 
 
-@pytest.mark.parametrize("file, content", [
-    ("yahoo.valid.txt", ""), ("yahoo.valid.txt", "\n \n"), ("yahoo.train.txt", b"caf\xe9\n"),
-    ("yahoo.train.txt", "<html>no</html>"), ("yahoo.test.txt", YAHOO["yahoo.valid.txt"]),
-    ("yahoo.train.txt", None), ("yahoo.valid.txt", None), ("yahoo.test.txt", None)])      # None: not in the archive
+@pytest.mark.parametrize(
+    "file, content",
+    [
+        ("yahoo.valid.txt", ""),
+        ("yahoo.valid.txt", "\n \n"),
+        ("yahoo.train.txt", b"caf\xe9\n"),
+        ("yahoo.train.txt", "<html>no</html>"),
+        ("yahoo.test.txt", YAHOO["yahoo.valid.txt"]),
+        ("yahoo.train.txt", None),
+        ("yahoo.valid.txt", None),
+        ("yahoo.test.txt", None),
+    ],
+)  # None: not in the archive
 def test_bad_text_is_named_and_not_installed(mirror, root, file, content):
     files = {**YAHOO, file: content}
     pack(mirror / "yahoo_data.tar.gz", {name: text for name, text in files.items() if text is not None})
@@ -241,7 +260,7 @@ def test_an_incomplete_data_set_survives_a_failure_and_is_then_set_aside(mirror,
     (mirror / "yahoo_data.tar.gz").write_bytes(archive)
     prepare("yahoo", Source(mirror, root), root)
     assert tree(root / "yahoo_data") == contents(YAHOO)
-    aside, = root.glob("yahoo_data.*.old")
+    (aside,) = root.glob("yahoo_data.*.old")
     assert tree(aside) == {"yahoo.train.txt": b"my own\n"}
     out = capsys.readouterr().out
     assert "was not complete (yahoo.valid.txt is missing" in out
@@ -251,6 +270,7 @@ def test_an_incomplete_data_set_survives_a_failure_and_is_then_set_aside(mirror,
 def test_a_disk_that_refuses_is_one_line(mirror, root, monkeypatch):
     def copy(source, target):
         raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
     monkeypatch.setattr(preparation.shutil, "copyfile", copy)
     with pytest.raises(UserError, match="cannot prepare .*ptb.train.txt: No space left on device; make room there"):
         prepare("ptb", Source(mirror, root), root)
@@ -260,8 +280,12 @@ def test_a_disk_that_refuses_is_one_line(mirror, root, monkeypatch):
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_command_leaves_nothing(root, server, tmp_path, sent):
     server.add("/yahoo_data.tar.gz", bytes(100_000), stalls=[50_000])
-    process = subprocess.Popen([sys.executable, SCRIPT, "--dataset", "yahoo", "--mirror", server.url], cwd=tmp_path,
-                               stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, SCRIPT, "--dataset", "yahoo", "--mirror", server.url],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     wait_until(lambda: server.requests)
     process.send_signal(sent)
     assert process.communicate(timeout=20)[1].strip() == "interrupted: the same command goes on from here"
@@ -281,7 +305,7 @@ def test_two_at_once_make_a_set_once(mirror, root, capsys):
     for thread in both:
         thread.start()
     wait_until(lambda: asked)
-    time.sleep(0.2)     # for the second to ask too, if it did not wait
+    time.sleep(0.2)  # for the second to ask too, if it did not wait
     go_on.set()
     for thread in both:
         thread.join()
@@ -306,17 +330,25 @@ def test_validation_is_held_out_where_there_is_none(mirror, root, capsys, valid,
     pack(mirror / "synthetic_data.tar.gz", {**SYNTHETIC, **({"synthetic_valid.txt": valid} if valid else {})})
     prepare("synthetic", Source(mirror, root), root)
     lines = SYNTHETIC["synthetic_train.txt"].splitlines(keepends=True)
-    assert tree(root / "synthetic_data") == contents({
-        "synthetic_train.txt": "".join(lines if kept else lines[:5]), "synthetic_valid.txt":
-        valid if kept else "".join(lines[5:]), "synthetic_test.txt": SYNTHETIC["synthetic_test.txt"]})
+    assert tree(root / "synthetic_data") == contents(
+        {
+            "synthetic_train.txt": "".join(lines if kept else lines[:5]),
+            "synthetic_valid.txt": valid if kept else "".join(lines[5:]),
+            "synthetic_test.txt": SYNTHETIC["synthetic_test.txt"],
+        }
+    )
     assert kept != ("the last 2,000 of 2,005 training lines are now synthetic_valid.txt" in capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("files, message", [
-    (None, "synthetic_data.tar.gz is not in"),
-    ({**SYNTHETIC, "synthetic_train.txt": "1 2 3\n"}, "too few to hold out"),
-    ({**SYNTHETIC, "synthetic_test.txt": "1 two 3\n"}, "synthetic_test.txt, line 1: not a row of integers"),
-    ({"synthetic_train.txt": SYNTHETIC["synthetic_train.txt"]}, "synthetic_test.txt is missing")])
+@pytest.mark.parametrize(
+    "files, message",
+    [
+        (None, "synthetic_data.tar.gz is not in"),
+        ({**SYNTHETIC, "synthetic_train.txt": "1 2 3\n"}, "too few to hold out"),
+        ({**SYNTHETIC, "synthetic_test.txt": "1 two 3\n"}, "synthetic_test.txt, line 1: not a row of integers"),
+        ({"synthetic_train.txt": SYNTHETIC["synthetic_train.txt"]}, "synthetic_test.txt is missing"),
+    ],
+)
 def test_generated_where_it_cannot_be_had(mirror, root, capsys, quick_recipe, files, message):
     (mirror / "synthetic_data.tar.gz").unlink()
     if files:
@@ -324,7 +356,10 @@ def test_generated_where_it_cannot_be_had(mirror, root, capsys, quick_recipe, fi
     prepare("synthetic", Source(mirror, root), root)
     found = tree(root / "synthetic_data")
     assert {name: content.count(b"\n") for name, content in found.items()} == {
-        "synthetic_train.txt": 16_000, "synthetic_valid.txt": 2_000, "synthetic_test.txt": 2_000}
+        "synthetic_train.txt": 16_000,
+        "synthetic_valid.txt": 2_000,
+        "synthetic_test.txt": 2_000,
+    }
     assert found["synthetic_valid.txt"].startswith(b"160000 160001 ")
     out = capsys.readouterr().out
     assert message in out and "made from the recipe of the paper" in out
@@ -377,7 +412,7 @@ def test_omniglot_from_the_images_where_the_mat_file_is_bad(no_tensors, root, ca
 
 
 def test_omniglot_that_cannot_be_had(no_tensors, root):
-    write_archive(no_tensors / "images_background.zip", [0])    # one of the two archives is not enough
+    write_archive(no_tensors / "images_background.zip", [0])  # one of the two archives is not enough
     with pytest.raises(UserError, match="evaluation.zip is not in .* as chardata.mat, or .* as images_background.zip"):
         prepare("omniglot", Source(no_tensors, root), root)
     assert tree(root) == {}
@@ -388,5 +423,5 @@ def test_a_damaged_omniglot_is_made_anew(mirror, root):
     (root / "omniglot_data" / "omniglot.pt").write_bytes(b"damaged")
     prepare("omniglot", Source(mirror, root), root)
     assert len(load(root)) == 3
-    aside, = root.glob("omniglot_data.*.old")
+    (aside,) = root.glob("omniglot_data.*.old")
     assert tree(aside) == {"omniglot.pt": b"damaged"}

@@ -16,21 +16,46 @@ from modules.training.checkpoint import load_checkpoint
 from modules.training.recipe import IMAGE, TEXT
 from tests.conftest import TINY_CONFIG, make_image_workspace, make_workspace, run_script, start_script
 
-Kind = namedtuple("Kind", "domain recipe make_workspace run_id args")       # of run: what is trained, and how
+Kind = namedtuple("Kind", "domain recipe make_workspace run_id args")  # of run: what is trained, and how
 
 RUN_ID = "tiny_aggressive1_kls0.10_warm2_0_0_783435"
 EPOCHS = 6
-ARGS = ("--dataset", "tiny", "--aggressive", 1, "--kl_start", 0.1, "--warm_up", 2, "--momentum", 0.5,
-        "--train_limit", 24, "--iw_nsamples", 5, "--epochs", EPOCHS)
+ARGS = (
+    "--dataset",
+    "tiny",
+    "--aggressive",
+    1,
+    "--kl_start",
+    0.1,
+    "--warm_up",
+    2,
+    "--momentum",
+    0.5,
+    "--train_limit",
+    24,
+    "--iw_nsamples",
+    5,
+    "--epochs",
+    EPOCHS,
+)
 SENTENCES = Kind("text", TEXT, make_workspace, RUN_ID, ARGS)
-IMAGES = Kind("image", IMAGE, make_image_workspace, "tinyimages_aggressive1_ns1_kls0.1_warm2_0_0_783435",
-              ("--dataset", "tinyimages", "--aggressive", 1, "--kl_start", 0.1, "--warm_up", 2, "--iw_nsamples", 5))
+IMAGES = Kind(
+    "image",
+    IMAGE,
+    make_image_workspace,
+    "tinyimages_aggressive1_ns1_kls0.1_warm2_0_0_783435",
+    ("--dataset", "tinyimages", "--aggressive", 1, "--kl_start", 0.1, "--warm_up", 2, "--iw_nsamples", 5),
+)
 
 
 def files(folder):
     """Every file that a run made: {path: bytes}."""
-    return {str(path.relative_to(folder)): path.read_bytes()
-            for top in ("models", "logs") for path in sorted((folder / top).rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for top in ("models", "logs")
+        for path in sorted((folder / top).rglob("*"))
+        if path.is_file()
+    }
 
 
 def best(folder, kind=SENTENCES):
@@ -50,15 +75,17 @@ def state(folder, kind=SENTENCES):
 
 def log_lines(folder):
     """The log without its times."""
-    path, = (folder / "logs").rglob("*.log")
+    (path,) = (folder / "logs").rglob("*.log")
     return re.sub(r"time elapsed \S+s", "time elapsed", path.read_text()).splitlines()
 
 
 def json_events(folder):
     """The JSON events without their times, and without what the environment may change between two runs."""
-    path, = (folder / "logs").rglob("*.jsonl")
-    return [{name: value for name, value in json.loads(line).items() if name not in ("seconds", "git_commit")}
-            for line in path.read_text().splitlines()]
+    (path,) = (folder / "logs").rglob("*.jsonl")
+    return [
+        {name: value for name, value in json.loads(line).items() if name not in ("seconds", "git_commit")}
+        for line in path.read_text().splitlines()
+    ]
 
 
 def run_to_the_end(kind, folder, *args):
@@ -88,12 +115,13 @@ class Process:
 
     def wait_for_checkpoint(self, iteration):
         """Wait until a checkpoint of this outer iteration, or a later one, is on disk."""
-        self.wait_until(lambda: state_path(self.folder, self.kind).exists()
-                        and saved_iteration(self.folder, self.kind) >= iteration)
+        self.wait_until(
+            lambda: state_path(self.folder, self.kind).exists() and saved_iteration(self.folder, self.kind) >= iteration
+        )
 
     def wait_for_lines(self, count):
         """Wait until the log has grown by `count` lines after what the resumed run keeps of it."""
-        log, = (self.folder / "logs").rglob("*.log")
+        (log,) = (self.folder / "logs").rglob("*.log")
         kept = state(self.folder, self.kind)["training"]["records"][0]
         self.wait_until(lambda: log.read_bytes()[kept:].count(b"\n") >= count and log.stat().st_mtime > self.started)
 
@@ -124,10 +152,10 @@ def disturb(kind, folder):
     """Run to the end, killed three times and interrupted once on the way; returns what Ctrl-C did."""
     run = Process(kind, folder, "--save_every", 0)
     run.wait_for_checkpoint(2)
-    time.sleep(0.05)                                        # into the next inner loop
+    time.sleep(0.05)  # into the next inner loop
     assert run.stop(signal.SIGKILL)[0] == -signal.SIGKILL
 
-    run = Process(kind, folder, "--resume", "--save_every", 10)     # saves nothing in the epoch: its lines are in vain
+    run = Process(kind, folder, "--resume", "--save_every", 10)  # saves nothing in the epoch: its lines are in vain
     run.wait_for_lines(3)
     assert run.stop(signal.SIGKILL)[0] == -signal.SIGKILL
 
@@ -184,9 +212,9 @@ def test_killed_and_resumed_the_whole_state_is_the_same(disturbed):
     whole, pieces = states = [state(folder, kind) for folder in folders]
     for content in states:
         content["training"]["progress"].pop("seconds")
-        content["training"].pop("records")      # the files' lengths, which the clock's digits change
+        content["training"].pop("records")  # the files' lengths, which the clock's digits change
         content["args"].pop("save_every")
-    assert whole["training"]["encoder_optimiser"]["state"]          # momentum, or Adam's: there is a state to lose
+    assert whole["training"]["encoder_optimiser"]["state"]  # momentum, or Adam's: there is a state to lose
     assert [part for part in whole if not same(whole[part], pieces[part])] == []
 
 
@@ -197,14 +225,15 @@ def test_killed_and_resumed_the_log_is_the_same(disturbed):
     assert [event for event in events if event["event"] != "resume"] == json_events(whole)
     resumed = [event for event in events if event["event"] == "resume"]
     may_differ = dict.fromkeys(("epochs", "save_every"))
-    assert resumed and all({**event["args"], **may_differ} == {**events[0]["args"], **may_differ} and "torch" in event
-                           for event in resumed)
+    assert resumed and all(
+        {**event["args"], **may_differ} == {**events[0]["args"], **may_differ} and "torch" in event for event in resumed
+    )
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(disturbed):
     kind, _, _, (code, stderr, iterations) = disturbed
     assert code == 130
-    assert iterations > 0       # the checkpoint is of the moment, not the last one before
+    assert iterations > 0  # the checkpoint is of the moment, not the last one before
     last = stderr.splitlines()[-1]
     assert last.startswith("interrupted") and "--resume" in last and f"{kind.run_id}.resume.pt" in last
     assert "Traceback" not in stderr
@@ -215,6 +244,7 @@ def test_nothing_temporary_is_left_of_a_run_that_was_not_killed(uninterrupted):
 
 
 # ---------------------------------------------------------------------- a finished run
+
 
 @pytest.fixture
 def finished(uninterrupted, tmp_path):
@@ -241,7 +271,7 @@ def test_a_rerun_refuses_and_leaves_the_files(call, finished, missing):
     assert ran.returncode == 2
     (line,) = ran.stderr.splitlines()
     assert RUN_ID in line and "--overwrite" in line
-    assert ("--resume" in line) == (missing != ".resume.pt")        # without a state there is nothing to resume
+    assert ("--resume" in line) == (missing != ".resume.pt")  # without a state there is nothing to resume
     assert files(finished) == before
 
 
@@ -258,17 +288,25 @@ def test_overwrite_starts_anew(call, uninterrupted, finished):
 def test_a_finished_run_goes_on_when_given_more_epochs(call, uninterrupted, finished):
     assert call(text.main, *ARGS, "--overwrite", "--epochs", 1, cwd=finished).returncode == 0
     assert call(text.main, *ARGS, "--resume", "--epochs", 2, cwd=finished).returncode == 0
-    new, old = ([e for e in json_events(folder) if e["event"] in ("val", "report")]
-                for folder in (finished, uninterrupted))
-    assert new == old[:len(new)] and new[-1]["epoch"] == 1
+    new, old = (
+        [e for e in json_events(folder) if e["event"] in ("val", "report")] for folder in (finished, uninterrupted)
+    )
+    assert new == old[: len(new)] and new[-1]["epoch"] == 1
     assert [e["event"] for e in json_events(finished)].count("iw") == 2
 
 
-@pytest.mark.parametrize("args, name", [
-    (("--nz", 3), "nz"), (("--momentum", 0.1), "momentum"), (("--inner_clip", "encoder"), "inner_clip"),
-    (("--batch_size", 2), "batch_size"), (("--train_limit", 23), "train_limit"), (("--nsamples", 2), "nsamples"),
-    (("--precision", "bf16"), "precision"),
-])
+@pytest.mark.parametrize(
+    "args, name",
+    [
+        (("--nz", 3), "nz"),
+        (("--momentum", 0.1), "momentum"),
+        (("--inner_clip", "encoder"), "inner_clip"),
+        (("--batch_size", 2), "batch_size"),
+        (("--train_limit", 23), "train_limit"),
+        (("--nsamples", 2), "nsamples"),
+        (("--precision", "bf16"), "precision"),
+    ],
+)
 def test_other_settings_are_refused(call, finished, args, name):
     before = files(finished)
     ran = call(text.main, *ARGS, *args, "--resume", cwd=finished)
@@ -292,11 +330,15 @@ def test_a_flag_that_says_what_the_config_says_is_no_other_setting(call, finishe
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
-@pytest.mark.parametrize("change", [
-    lambda lines: ["a new word", *lines],
-    lambda lines: lines[:15],
-    lambda lines: lines[::-1],
-], ids=["another vocabulary", "another number of batches", "another order"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lines: ["a new word", *lines],
+        lambda lines: lines[:15],
+        lambda lines: lines[::-1],
+    ],
+    ids=["another vocabulary", "another number of batches", "another order"],
+)
 def test_other_data_are_refused(call, finished, change, split):
     """The batches of the epoch at hand, the vocabulary, or the loss to beat would not be those of the checkpoint."""
     path = finished / "datasets" / "tiny_data" / f"tiny.{split}.txt"
@@ -316,8 +358,11 @@ def test_resume_starts_where_there_is_nothing_to_go_on_with(call, workspace, fin
 
 def test_a_run_killed_before_its_first_report_has_nothing_to_lose(call, workspace, finished):
     """The plain command starts it anew, and leaves no trace of what was there."""
-    for path in (workspace / "logs" / "tiny" / f"{RUN_ID}.jsonl", workspace / "logs" / "tiny" / f"{RUN_ID}.log",
-                 state_path(workspace)):
+    for path in (
+        workspace / "logs" / "tiny" / f"{RUN_ID}.jsonl",
+        workspace / "logs" / "tiny" / f"{RUN_ID}.log",
+        state_path(workspace),
+    ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text('{"event": "run", "args": {}}\n' if path.suffix == ".jsonl" else "")
     assert call(text.main, *ARGS, "--epochs", EPOCHS, cwd=workspace).returncode == 0
@@ -342,9 +387,11 @@ def test_one_process_at_a_time_holds_a_run(call, finished):
     assert files(finished) == before
 
 
-@pytest.mark.parametrize("content", [lambda state: state.read_bytes()[:1000],
-                                     lambda state: state.with_name(f"{RUN_ID}.pt").read_bytes()],
-                         ids=["torn", "a model, not a state"])
+@pytest.mark.parametrize(
+    "content",
+    [lambda state: state.read_bytes()[:1000], lambda state: state.with_name(f"{RUN_ID}.pt").read_bytes()],
+    ids=["torn", "a model, not a state"],
+)
 def test_a_bad_state_is_refused(call, finished, content):
     path = state_path(finished)
     path.write_bytes(content(path))

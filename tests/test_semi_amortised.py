@@ -10,11 +10,11 @@ from modules.domains.image_domain import build_vae as build_image_vae
 from modules.domains.text_domain import TEXT, build_vae
 from modules.evaluation import metrics
 from modules.methods import semi_amortised
-from modules.models.layers.dropout import Dropout
 from modules.methods.semi_amortised import SemiAmortisedVAE
-from tests.test_loop import text_data           # noqa: F401  (a fixture)
-from tests.test_metrics import LinearGaussian, PosteriorTimes
+from modules.models.layers.dropout import Dropout
+from tests.test_loop import text_data
 from tests.test_methods import IMAGE_CONFIG, TEXT_CONFIG
+from tests.test_metrics import LinearGaussian, PosteriorTimes
 
 X = torch.randn(4, 4, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
 
@@ -53,7 +53,7 @@ def written_out(model, x, noise, kl_weight, clip):
         q = Independent(Normal(mean, (0.5 * logvar).exp()), 1)
         kl = kl_divergence(q, Independent(Normal(torch.zeros_like(mean), 1.0), 1))
         loss = (model.decoder.reconstruction(x, z.unsqueeze(1))[:, 0] + kl_weight * kl).sum() / model.batch_size
-        gradient, = torch.autograd.grad(loss, lam, create_graph=True)
+        (gradient,) = torch.autograd.grad(loss, lam, create_graph=True)
         norm = gradient.square().sum().sqrt()
         if norm > clip:
             gradient = gradient * clip / norm
@@ -90,12 +90,17 @@ def test_the_likelihood_takes_its_samples_from_the_refined_posterior():
         mean, logvar = model.posterior(X, random)
         q, prior = Normal(mean, (0.5 * logvar).exp()), Normal(0.0, 1.0)
         z = mean.unsqueeze(1) + q.scale.unsqueeze(1) * torch.randn(4, 50, 2, dtype=torch.float64, generator=random)
-        weights = [-model.decoder.reconstruction(X, z[:, [k]])[:, 0] + prior.log_prob(z[:, k]).sum(1)
-                   - q.log_prob(z[:, k]).sum(1) for k in range(50)]
+        weights = [
+            -model.decoder.reconstruction(X, z[:, [k]])[:, 0]
+            + prior.log_prob(z[:, k]).sum(1)
+            - q.log_prob(z[:, k]).sum(1)
+            for k in range(50)
+        ]
     expected = -torch.logsumexp(torch.stack(weights), dim=0) + torch.tensor(50.0).log()
     torch.testing.assert_close(got, expected)
-    unrefined = SemiAmortisedVAE(model.encoder, model.decoder, 1, 5).iw_nll(X, 50, 1000,
-                                                                             torch.Generator().manual_seed(2))
+    unrefined = SemiAmortisedVAE(model.encoder, model.decoder, 1, 5).iw_nll(
+        X, 50, 1000, torch.Generator().manual_seed(2)
+    )
     assert (got - unrefined).abs().max() > 1e-3
 
 
@@ -111,7 +116,7 @@ def image_model():
     torch.manual_seed(0)
     model = build_image_vae(IMAGE.settings(**IMAGE_CONFIG, model="savae", svi_steps=3))
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):          # running statistics that have seen something
+        if isinstance(module, nn.BatchNorm2d):  # running statistics that have seen something
             nn.init.uniform_(module.running_mean, -0.3, 0.3), nn.init.uniform_(module.running_var, 0.5, 2)
     return model, (torch.rand(4, 1, 5, 4) < 0.4).float()
 
@@ -124,7 +129,7 @@ def test_the_gradient_of_the_elbo_is_that_of_finite_differences(monkeypatch, bui
     model, x = build()
     model = model.double().train()
     model.decoder.train_dtype = torch.float64
-    for module in model.modules():                      # finite differences need the same masks and moments each time
+    for module in model.modules():  # finite differences need the same masks and moments each time
         if isinstance(module, (Dropout, nn.BatchNorm2d)):
             module.eval()
     if x.is_floating_point():
@@ -168,6 +173,7 @@ def test_noise_comes_from_the_given_generator():
 
 def test_refinement_finds_a_better_elbo():
     """From a posterior that is wrong towards the exact one, whose ELBO is the likelihood."""
+
     class Shifted(PosteriorTimes):
         def forward(self, x):
             mean, logvar = super().forward(x)
@@ -180,7 +186,7 @@ def test_refinement_finds_a_better_elbo():
         model = SemiAmortisedVAE(Shifted(), decoder, steps, batch_size=100)
         torch.manual_seed(0)
         reconstruction, kl = model.elbo_terms(X, 2000)
-        losses[steps] = (reconstruction + kl.sum(dim=1) + exact).detach()       # its distance from the likelihood
+        losses[steps] = (reconstruction + kl.sum(dim=1) + exact).detach()  # its distance from the likelihood
     assert (losses[1] > losses[20]).all() and (losses[20] > losses[300]).all()
     assert (losses[300] < 0.1 * losses[1]).all()
 
@@ -198,7 +204,7 @@ def test_a_sentence_is_refined_the_same_whatever_its_batch():
     model, x = text_model()
     model.steps, noise = 5, torch.randn(5, 3, 3)
     together = torch.cat(refined_with(model, x, noise), dim=1)
-    alone = torch.cat([torch.cat(refined_with(model, x[i:i + 1], noise[:, i:i + 1]), dim=1) for i in range(3)])
+    alone = torch.cat([torch.cat(refined_with(model, x[i : i + 1], noise[:, i : i + 1]), dim=1) for i in range(3)])
     torch.testing.assert_close(together, alone)
 
 
@@ -224,7 +230,7 @@ def refined_with(model, x, noise):
 @pytest.mark.parametrize("build", [text_model, image_model])
 def test_refinement_sees_the_decoder_as_evaluation_does_and_leaves_it_as_it_was(build):
     model, x = build()
-    model.encoder.eval()                                # so that the start is the same; the decoder is in training
+    model.encoder.eval()  # so that the start is the same; the decoder is in training
     model.decoder.train()
     buffers = {name: value.clone() for name, value in model.decoder.named_buffers()}
     frozen = next(model.decoder.parameters()).requires_grad_(False)
@@ -239,7 +245,7 @@ def test_refinement_sees_the_decoder_as_evaluation_does_and_leaves_it_as_it_was(
     assert not evaluation[0].requires_grad
 
 
-def test_metrics_are_those_of_the_refined_posterior(text_data):           # noqa: F811
+def test_metrics_are_those_of_the_refined_posterior(text_data):
     splits, vocabulary = text_data
     torch.manual_seed(0)
     model = build_vae(TEXT.settings(**TEXT_CONFIG, model="savae", svi_steps=3), vocabulary)

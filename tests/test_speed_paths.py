@@ -7,15 +7,15 @@ from torch.nn.utils import clip_grad_norm_
 
 from benchmarks.bench_text import load_into_textbook, textbook_name
 from benchmarks.textbook import TextbookVAE
-from modules.models.decoders.lstm_decoder import LSTMDecoder
-from modules.models.layers.vocabulary_softmax import CHUNK, token_nll
-from modules.models.layers.dropout import Dropout
-from modules.models.encoders.lstm_encoder import LSTMEncoder
 from modules.domains.text_domain import TEXT
+from modules.models.decoders.lstm_decoder import LSTMDecoder
+from modules.models.encoders.lstm_encoder import LSTMEncoder
+from modules.models.layers.dropout import Dropout
+from modules.models.layers.vocabulary_softmax import CHUNK, token_nll
+from modules.models.vae import VAE
 from modules.training.algorithm import Algorithm1
 from modules.training.recipe import TEXT as RECIPE
 from modules.training.recipe import Recipe
-from modules.models.vae import VAE
 
 VOCAB, NZ, NI, NH = 13, 3, 5, 7
 
@@ -39,15 +39,18 @@ def assert_equal(got, expected):
 
 # ---------------------------------------------------------------------- the vocabulary
 
+
 @pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
 def test_token_nll_and_its_gradients_are_those_of_cross_entropy(scale):
     hidden, weight, targets = problem(20, scale)
     uneven = torch.linspace(-1.0, 2.0, 20, dtype=torch.float64)
-    nll, plain = (function(hidden, weight, targets) for function in
-                  (lambda *x: token_nll(*x, dtype=torch.float64), plain_nll))
+    nll, plain = (
+        function(hidden, weight, targets) for function in (lambda *x: token_nll(*x, dtype=torch.float64), plain_nll)
+    )
     assert_equal(nll, plain)
-    for got, expected in zip(torch.autograd.grad(nll, (hidden, weight), uneven),
-                             torch.autograd.grad(plain, (hidden, weight), uneven)):
+    for got, expected in zip(
+        torch.autograd.grad(nll, (hidden, weight), uneven), torch.autograd.grad(plain, (hidden, weight), uneven)
+    ):
         assert_equal(got, expected)
 
 
@@ -56,7 +59,7 @@ def test_each_gradient_is_the_same_without_the_other(wanted):
     hidden, weight, targets = problem(20)
     both = torch.autograd.grad(token_nll(hidden, weight, targets, torch.float64).sum(), (hidden, weight))
     inputs = [tensor.detach().requires_grad_(i == wanted) for i, tensor in enumerate((hidden, weight))]
-    alone, = torch.autograd.grad(token_nll(*inputs, targets, torch.float64).sum(), inputs[wanted])
+    (alone,) = torch.autograd.grad(token_nll(*inputs, targets, torch.float64).sum(), inputs[wanted])
     assert_equal(alone, both[wanted])
 
 
@@ -71,11 +74,13 @@ def test_without_gradients_chunks_give_the_same(tokens):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_extreme_logits_stay_exact(dtype):
     """Logits of 10,000 and -10,000: -log p is 0, log 2 (two peaks alike), 10,000 or 20,000, with finite gradients."""
-    logits = torch.tensor([[1e4, -1e4, 0.0], [1e4, 1e4, 0.0], [1e4, -1e4, 0.0], [1e4, -1e4, 0.0], [-1e4, -1e4, -1e4]],
-                          dtype=dtype)
+    logits = torch.tensor(
+        [[1e4, -1e4, 0.0], [1e4, 1e4, 0.0], [1e4, -1e4, 0.0], [1e4, -1e4, 0.0], [-1e4, -1e4, -1e4]], dtype=dtype
+    )
     targets = torch.tensor([0, 1, 2, 1, 0])
-    expected = torch.tensor([0.0, 2.0, 0.0, 0.0, 3.0], dtype=dtype).clamp_(min=1).log() \
-        + torch.tensor([0.0, 0.0, 1e4, 2e4, 0.0], dtype=dtype)
+    expected = torch.tensor([0.0, 2.0, 0.0, 0.0, 3.0], dtype=dtype).clamp_(min=1).log() + torch.tensor(
+        [0.0, 0.0, 1e4, 2e4, 0.0], dtype=dtype
+    )
     hidden, weight = logits.requires_grad_(), torch.eye(3, dtype=dtype, requires_grad=True)
     nll = token_nll(hidden, weight, targets, dtype)
     torch.testing.assert_close(nll, expected)
@@ -94,19 +99,22 @@ def test_bf16_is_near_and_not_biased_by_the_size_of_the_loss():
     nll = token_nll(hidden, weight, targets, torch.bfloat16)
     assert nll.dtype == torch.float32
     torch.testing.assert_close(nll, plain_nll(hidden, weight, targets), rtol=0, atol=0.01)
-    for got, plain in zip(torch.autograd.grad(nll.sum(), (hidden, weight)),
-                          torch.autograd.grad(plain_nll(hidden, weight, targets).sum(), (hidden, weight))):
+    for got, plain in zip(
+        torch.autograd.grad(nll.sum(), (hidden, weight)),
+        torch.autograd.grad(plain_nll(hidden, weight, targets).sum(), (hidden, weight)),
+    ):
         assert got.dtype == torch.float32
         assert (got - plain).norm() < 0.02 * plain.norm()
 
 
 # ---------------------------------------------------------------------- dropout
 
+
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_dropout_frequency_and_scale(p):
     dropped = Dropout(p)(torch.ones(400, 501))
     kept = dropped != 0
-    assert float(kept.double().mean()) == pytest.approx(1 - p, abs=0.005)       # standard deviation: at most 0.0011
+    assert float(kept.double().mean()) == pytest.approx(1 - p, abs=0.005)  # standard deviation: at most 0.0011
     torch.testing.assert_close(dropped[kept], torch.full_like(dropped[kept], 65536 / (65536 - round(65536 * p))))
 
 
@@ -123,7 +131,7 @@ def test_dropout_follows_the_seed_and_its_gradient_the_mask():
         torch.manual_seed(seed)
         results.append(layer(x))
     assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
-    gradient, = torch.autograd.grad(results[0].sum(), x)
+    (gradient,) = torch.autograd.grad(results[0].sum(), x)
     assert_equal(gradient * x, results[0])
 
 
@@ -134,6 +142,7 @@ def test_dropout_at_zero_and_in_evaluation_is_the_identity():
 
 
 # ---------------------------------------------------------------------- the whole model
+
 
 @pytest.fixture
 def models():

@@ -21,7 +21,8 @@ def test_the_published_set_is_the_same_to_the_byte_everywhere():
     words = generate()
     assert words.shape == (20_000, 10)
     assert hashlib.sha256(words.astype("<i8").tobytes()).hexdigest() == (
-        "ebd37f0b601604ce07d2b0902c092412f8f05f8afb7d16dc6058977414aac3ef")
+        "ebd37f0b601604ce07d2b0902c092412f8f05f8afb7d16dc6058977414aac3ef"
+    )
 
 
 def test_the_seed_decides():
@@ -42,13 +43,13 @@ def test_the_first_word_is_uniform_and_the_next_is_not():
     words = generate(num_sentences=20_000, recipe=SMALL)
     expected = 20_000 / 50
     first, second = (((np.bincount(words[:, i], minlength=50) - expected) ** 2 / expected).sum() for i in (0, 1))
-    assert first < 49 + 5 * np.sqrt(2 * 49)     # chi squared, 49 degrees of freedom: mean 49, variance 98
+    assert first < 49 + 5 * np.sqrt(2 * 49)  # chi squared, 49 degrees of freedom: mean 49, variance 98
     assert second > 1000
 
 
 def test_the_cell_is_that_of_torch():
     weights = draw_weights(generator(), SMALL)
-    cell = torch.nn.LSTMCell(8, 8, dtype=torch.float64)      # 6-d embedding and 2-d z in, 8 hidden units
+    cell = torch.nn.LSTMCell(8, 8, dtype=torch.float64)  # 6-d embedding and 2-d z in, 8 hidden units
     with torch.no_grad():
         cell.weight_ih.copy_(torch.from_numpy(weights.input_to_gates))
         cell.weight_hh.copy_(torch.from_numpy(weights.state_to_gates))
@@ -105,12 +106,12 @@ def test_latents_are_a_mixture_of_unit_gaussians():
         assert len(quadrant) == pytest.approx(10_000, rel=0.05)
     # per coordinate: an equal mixture of N(2, 1) and N(-2, 1) has mean 0, variance 5 and fourth moment 43
     np.testing.assert_allclose(z.mean(axis=0), 0, atol=0.05)
-    np.testing.assert_allclose((z ** 2).mean(axis=0), 5, rtol=0.03)
-    np.testing.assert_allclose((z ** 4).mean(axis=0), 43, rtol=0.05)
+    np.testing.assert_allclose((z**2).mean(axis=0), 5, rtol=0.03)
+    np.testing.assert_allclose((z**4).mean(axis=0), 43, rtol=0.05)
 
 
 def test_samples_follow_the_softmax():
-    logits = np.array([0.0, 900.0, 899.0, -900.0, 898.5])   # would overflow without care
+    logits = np.array([0.0, 900.0, 899.0, -900.0, 898.5])  # would overflow without care
     expected = torch.softmax(torch.from_numpy(logits), 0).numpy()
     drawn = sample_softmax(np.tile(logits, (50_000, 1)), generator())
     np.testing.assert_allclose(np.bincount(drawn, minlength=5) / 50_000, expected, atol=0.01)

@@ -19,10 +19,9 @@ from modules.generation import sentences
 from modules.models.layers.precision import allow_tf32
 from modules.models.vae import VAE
 from modules.training.algorithm import Algorithm1
-from modules.training.run import prepare_device
 from modules.training.checkpoint import load_checkpoint, save_checkpoint
-from tests.conftest import (NUMBER, ROOT, TINY_CONFIG, assert_refused, events, make_workspace, run_pattern,
-                            run_script)
+from modules.training.run import prepare_device
+from tests.conftest import NUMBER, ROOT, TINY_CONFIG, assert_refused, events, make_workspace, run_pattern, run_script
 
 ARGS = ("--dataset", "tiny", "--iw_nsamples", 20)
 PLAIN = "tiny_aggressive0_kls1.00_warm10_0_0_783435"
@@ -43,8 +42,9 @@ def aggressive(tmp_path_factory):
     (folder / "datasets" / "tiny_data" / "tiny.valid.txt").write_text("never seen\nseen never at all\n")
     train = folder / "datasets" / "tiny_data" / "tiny.train.txt"
     train.write_text("".join(train.read_text().splitlines(keepends=True)[:20]))
-    return folder, run_script("text.py", *ARGS, "--aggressive", 1, "--warm_up", 1, "--kl_start", 0.1, "--jobid", 3,
-                              cwd=folder)
+    return folder, run_script(
+        "text.py", *ARGS, "--aggressive", 1, "--warm_up", 1, "--kl_start", 0.1, "--jobid", 3, cwd=folder
+    )
 
 
 @pytest.fixture(params=["plain", "aggressive"])
@@ -60,14 +60,18 @@ def trained(folder, run_id):
 
 # ---------------------------------------------------------------------- a run
 
+
 def test_a_run_prints_the_lines_that_notebooks_parse(finished):
     _, ran, run_id = finished
     assert ran.returncode == 0
-    assert ran.stderr == ("" if run_id == PLAIN else
-                          "note: 100% of the words of the val split are <unk>: is it the text that the vocabulary is of?\n")
+    assert ran.stderr == (
+        ""
+        if run_id == PLAIN
+        else "note: 100% of the words of the val split are <unk>: is it text of that vocabulary?\n"
+    )
     assert re.fullmatch(run_pattern(words=True), ran.stdout), ran.stdout
     assert ("pre mi:" in ran.stdout) == ("so mi is 0: mi_agg ends" in ran.stdout) == (run_id == AGGRESSIVE)
-    assert ran.stdout.count("VAL ---") == 2 and ran.stdout.count("TEST ---") == 2     # after epoch 0, and at the end
+    assert ran.stdout.count("VAL ---") == 2 and ran.stdout.count("TEST ---") == 2  # after epoch 0, and at the end
     assert ran.stdout.count("update best loss") == (1 if run_id == AGGRESSIVE else 2)
 
 
@@ -79,8 +83,12 @@ def test_the_log_is_what_was_printed(finished):
 def test_a_run_leaves_its_files_and_no_others(finished):
     folder, _, run_id = finished
     made = sorted(str(path.relative_to(folder)) for top in ("models", "logs") for path in (folder / top).rglob("*.*"))
-    assert made == [f"logs/tiny/{run_id}.jsonl", f"logs/tiny/{run_id}.log",
-                    f"models/tiny/{run_id}.pt", f"models/tiny/{run_id}.resume.pt"]
+    assert made == [
+        f"logs/tiny/{run_id}.jsonl",
+        f"logs/tiny/{run_id}.log",
+        f"models/tiny/{run_id}.pt",
+        f"models/tiny/{run_id}.resume.pt",
+    ]
     assert sorted(path.name for path in folder.iterdir()) == ["config", "datasets", "logs", "models"]
 
 
@@ -93,7 +101,10 @@ def test_the_first_event_says_what_ran(finished):
     assert first["args"]["aggressive"] == int(run_id == AGGRESSIVE)
     assert first["args"]["nz"] == 2 and first["args"]["dec_dropout_in"] == 0.2
     assert (first["torch"], first["numpy"], first["python"]) == (
-        torch.__version__, numpy.__version__, platform.python_version())
+        torch.__version__,
+        numpy.__version__,
+        platform.python_version(),
+    )
     if (ROOT / ".git").exists():
         assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", first["git_commit"])
 
@@ -103,14 +114,26 @@ def test_events_carry_the_figures_of_the_lines(finished):
     all_events = events(folder, run_id)
     assert [e["epoch"] for e in all_events if e["event"] == "val"] == [0, 1]
     for split in ("val", "test"):
-        lines = re.findall(rf"{split.upper()} --- avg_loss: (\S+), kl: (\S+), mi: (\S+), recon: (\S+), nll: (\S+), "
-                           r"ppl: (\S+)\nmi_agg: (\S+), kl_agg: (\S+)\n(\d+) active", ran.stdout)
+        lines = re.findall(
+            rf"{split.upper()} --- avg_loss: (\S+), kl: (\S+), mi: (\S+), recon: (\S+), nll: (\S+), "
+            r"ppl: (\S+)\nmi_agg: (\S+), kl_agg: (\S+)\n(\d+) active",
+            ran.stdout,
+        )
         of_split = [e for e in all_events if e["event"] == split]
         assert len(lines) == len(of_split) == 2
         for line, e in zip(lines, of_split):
             nll = e["reconstruction"] + e["kl"]
-            expected = [nll, e["kl"], e["mi"], e["reconstruction"], nll, math.exp(nll * e["size"] / e["units"]),
-                        e["mi_agg"], e["kl_agg"], e["active_units"]]
+            expected = [
+                nll,
+                e["kl"],
+                e["mi"],
+                e["reconstruction"],
+                nll,
+                math.exp(nll * e["size"] / e["units"]),
+                e["mi_agg"],
+                e["kl_agg"],
+                e["active_units"],
+            ]
             assert [float(figure) for figure in line] == pytest.approx(expected, abs=6e-5)
     reports = [e for e in all_events if e["event"] == "report"]
     printed = re.findall(r"iter: (\d+), avg_loss: (\S+),", ran.stdout)
@@ -151,6 +174,7 @@ def test_the_best_model_is_kept_with_its_vocabulary(finished):
 
 # ---------------------------------------------------------------------- evaluation
 
+
 def test_eval_prints_the_figures_of_the_run_without_its_training_file(finished, tmp_path):
     """The vocabulary comes from the model's file, the sizes too, and the noise is the same."""
     folder, ran, run_id = finished
@@ -163,15 +187,24 @@ def test_eval_prints_the_figures_of_the_run_without_its_training_file(finished, 
     assert (evaluated.returncode, evaluated.stderr) == (0, "")
     told, _, figures = evaluated.stdout.partition("\n")
     assert told.startswith("data: test 22 sentences of 1 to 4 words, 62 in all, ") and told in ran.stdout.replace(
-        "train", "data: train").replace("; test", "\ndata: test")
-    assert figures == ran.stdout[ran.stdout.rindex("TEST ---"):]
+        "train", "data: train"
+    ).replace("; test", "\ndata: test")
+    assert figures == ran.stdout[ran.stdout.rindex("TEST ---") :]
     assert not (other / "models").exists() and not (other / "logs").exists()
 
 
 def evaluate(call, folder, *args):
     """(one-sample NLL, importance-weighted NLL, its PPL) of the plain run's model under these flags."""
-    ran = call(text.main, "--dataset", "tiny", "--eval", "--load_path", folder / "models" / "tiny" / f"{PLAIN}.pt",
-               *args, cwd=folder)
+    ran = call(
+        text.main,
+        "--dataset",
+        "tiny",
+        "--eval",
+        "--load_path",
+        folder / "models" / "tiny" / f"{PLAIN}.pt",
+        *args,
+        cwd=folder,
+    )
     assert (ran.returncode, ran.stderr) == (0, "")
     return tuple(float(re.search(rf"\b{name}: ({NUMBER})", ran.stdout)[1]) for name in ("nll", "iw nll", "iw ppl"))
 
@@ -191,8 +224,11 @@ def test_mi_is_mixed_over_batches_of_the_size_of_training(call, plain, tmp_path,
     config = other / "config" / "config_tiny.py"
     config.write_text(config.read_text().replace('"batch_size": 4', '"batch_size": 2'))
     sizes = []
-    monkeypatch.setattr(text, "TEXT", replace(TEXT, read_splits=lambda s, *more: sizes.append(s.batch_size) or (
-        TEXT.read_splits(s, *more))))
+    monkeypatch.setattr(
+        text,
+        "TEXT",
+        replace(TEXT, read_splits=lambda s, *more: sizes.append(s.batch_size) or (TEXT.read_splits(s, *more))),
+    )
     for flags in ([], ["--batch_size", 3]):
         ran = call(text.main, *ARGS, *flags, "--eval", "--load_path", f"models/tiny/{PLAIN}.pt", cwd=other)
         assert (ran.returncode, ran.stderr) == (0, "")
@@ -205,13 +241,16 @@ def test_another_seed_measures_under_other_noise(call, plain):
 
 # ---------------------------------------------------------------------- flags
 
+
 def parse(*args):
-    return settle(settings.parse((*TEXT.groups, ORDERS, sentences.DECODING), "text.py",
-                                 ["--dataset", "synthetic", *map(str, args)]))
+    return settle(
+        settings.parse(
+            (*TEXT.groups, ORDERS, sentences.DECODING), "text.py", ["--dataset", "synthetic", *map(str, args)]
+        )
+    )
 
 
-@pytest.mark.parametrize("task, seed", list(enumerate(
-    [783435, 101, 202, 303, 404, 505, 606, 707, 808, 909])))
+@pytest.mark.parametrize("task, seed", list(enumerate([783435, 101, 202, 303, 404, 505, 606, 707, 808, 909])))
 def test_taskid_picks_the_seed_and_seed_wins(task, seed):
     assert parse("--taskid", task).seed == seed
     assert parse("--taskid", task, "--seed", 5).seed == 5
@@ -220,10 +259,30 @@ def test_taskid_picks_the_seed_and_seed_wins(task, seed):
 
 def test_defaults():
     args = parse()
-    assert {name: getattr(args, name) for name in ("momentum", "nsamples", "iw_nsamples", "warm_up", "kl_start",
-                                                   "aggressive", "jobid", "taskid", "inner_clip")} == {
-        "momentum": 0, "nsamples": 1, "iw_nsamples": 500, "warm_up": 10, "kl_start": 1.0, "aggressive": 0, "jobid": 0,
-        "taskid": 0, "inner_clip": "joint"}
+    assert {
+        name: getattr(args, name)
+        for name in (
+            "momentum",
+            "nsamples",
+            "iw_nsamples",
+            "warm_up",
+            "kl_start",
+            "aggressive",
+            "jobid",
+            "taskid",
+            "inner_clip",
+        )
+    } == {
+        "momentum": 0,
+        "nsamples": 1,
+        "iw_nsamples": 500,
+        "warm_up": 10,
+        "kl_start": 1.0,
+        "aggressive": 0,
+        "jobid": 0,
+        "taskid": 0,
+        "inner_clip": "joint",
+    }
 
 
 def test_the_seed_decides_the_weights_and_the_task_only_the_name(call, workspace):
@@ -239,8 +298,21 @@ def test_the_seed_decides_the_weights_and_the_task_only_the_name(call, workspace
 
 
 def test_flags_win_over_the_config(call, workspace):
-    ran = call(text.main, *ARGS, "--nz", 3, "--epochs", 1, "--batch_size", 2, "--train_limit", 5, "--nsamples", 2,
-               cwd=workspace)
+    ran = call(
+        text.main,
+        *ARGS,
+        "--nz",
+        3,
+        "--epochs",
+        1,
+        "--batch_size",
+        2,
+        "--train_limit",
+        5,
+        "--nsamples",
+        2,
+        cwd=workspace,
+    )
     assert (ran.returncode, ran.stderr) == (0, "")
     saved = trained(workspace, PLAIN)
     assert saved["model"]["encoder.linear.weight"].shape == (6, 8)
@@ -253,8 +325,21 @@ def test_flags_win_over_the_config(call, workspace):
 
 
 def test_inner_clip_and_bf16_run(call, workspace):
-    ran = call(text.main, *ARGS, "--aggressive", 1, "--epochs", 1, "--train_limit", 12, "--inner_clip", "encoder",
-               "--precision", "bf16", cwd=workspace)
+    ran = call(
+        text.main,
+        *ARGS,
+        "--aggressive",
+        1,
+        "--epochs",
+        1,
+        "--train_limit",
+        12,
+        "--inner_clip",
+        "encoder",
+        "--precision",
+        "bf16",
+        cwd=workspace,
+    )
     assert (ran.returncode, ran.stderr) == (0, "")
     assert re.fullmatch(run_pattern(words=True), ran.stdout)
     model = trained(workspace, "tiny_aggressive1_kls1.00_warm10_0_0_783435")["model"]
@@ -277,63 +362,98 @@ def test_a_known_data_set_needs_no_config_where_it_runs(call, tmp_path):
     data.mkdir(parents=True)
     for name in ("train", "valid", "test"):
         (data / f"ptb.{name}.txt").write_text("a b c\nb c\n")
-    ran = call(text.main, "--dataset", "ptb", "--epochs", 1, "--enc_nh", 4, "--dec_nh", 4, "--iw_nsamples", 2,
-               cwd=tmp_path)
+    ran = call(
+        text.main, "--dataset", "ptb", "--epochs", 1, "--enc_nh", 4, "--dec_nh", 4, "--iw_nsamples", 2, cwd=tmp_path
+    )
     assert (ran.returncode, ran.stderr) == (0, "")
     assert (tmp_path / "models" / "ptb" / "ptb_aggressive0_kls1.00_warm10_0_0_783435.pt").is_file()
 
 
 # ---------------------------------------------------------------------- bad input
 
-@pytest.mark.parametrize("args, names", [
-    (["--dataset", "tiny", "--nope", "1"], ["--nope"]),
-    (["--dataset", "tiny", "--aggress", "1"], ["--aggress"]),
-    (["--dataset", "tiny", "stray"], ["stray"]),
-    ([], ["--dataset"]),
-    (["--dataset", "nope"], ["config_nope.py", "tiny"]),
-    (["--dataset", "../tiny"], ["--dataset"]),
-    (["--dataset", "tiny", "--eval"], ["--load_path"]),
-    (["--dataset", "tiny", "--load_path", "m.pt"], ["--eval"]),
-    (["--dataset", "tiny", "--eval", "--load_path", "missing.pt"], ["missing.pt"]),
-    (["--dataset", "tiny", "--eval", "--load_path", "config"], ["config", "folder"]),
-    (["--dataset", "tiny", "--eval", "--load_path", "config/config_tiny.py"], ["config/config_tiny.py"]),
-    (["--dataset", "tiny", "--resume", "--overwrite"], ["--resume", "--overwrite"]),
-    (["--dataset", "tiny", "--train_data", "elsewhere.txt"], ["elsewhere.txt", "prepare_data.py"]),
-    (["--dataset", "tiny", "--committed_rate", "17"], ["--committed_rate", "nz = 2", "at most 16"]),
-], ids=lambda value: " ".join(value) or "nothing")
+
+@pytest.mark.parametrize(
+    "args, names",
+    [
+        (["--dataset", "tiny", "--nope", "1"], ["--nope"]),
+        (["--dataset", "tiny", "--aggress", "1"], ["--aggress"]),
+        (["--dataset", "tiny", "stray"], ["stray"]),
+        ([], ["--dataset"]),
+        (["--dataset", "nope"], ["config_nope.py", "tiny"]),
+        (["--dataset", "../tiny"], ["--dataset"]),
+        (["--dataset", "tiny", "--eval"], ["--load_path"]),
+        (["--dataset", "tiny", "--load_path", "m.pt"], ["--eval"]),
+        (["--dataset", "tiny", "--eval", "--load_path", "missing.pt"], ["missing.pt"]),
+        (["--dataset", "tiny", "--eval", "--load_path", "config"], ["config", "folder"]),
+        (["--dataset", "tiny", "--eval", "--load_path", "config/config_tiny.py"], ["config/config_tiny.py"]),
+        (["--dataset", "tiny", "--resume", "--overwrite"], ["--resume", "--overwrite"]),
+        (["--dataset", "tiny", "--train_data", "elsewhere.txt"], ["elsewhere.txt", "prepare_data.py"]),
+        (["--dataset", "tiny", "--committed_rate", "17"], ["--committed_rate", "nz = 2", "at most 16"]),
+    ],
+    ids=lambda value: " ".join(value) or "nothing",
+)
 def test_bad_commands(call, workspace, args, names):
     assert_refused(call(text.main, *args, cwd=workspace), *names)
     assert not (workspace / "models").exists() and not (workspace / "logs").exists()
 
 
-@pytest.mark.parametrize("flag, value", [
-    ("--nz", "0"), ("--nz", "-1"), ("--nz", "2.5"), ("--nz", "two"), ("--epochs", "0"), ("--batch_size", "0"),
-    ("--train_limit", "0"), ("--dec_dropout_in", "1"), ("--dec_dropout_out", "nan"), ("--enc_type", "gru"),
-    ("--aggressive", "2"), ("--warm_up", "-1"), ("--kl_start", "1.1"), ("--kl_start", "nan"), ("--momentum", "1"),
-    ("--taskid", "10"), ("--seed", "-1"), ("--seed", "x"), ("--seed", "99999999999999999999"), ("--nsamples", "0"),
-    ("--iw_nsamples", "0"), ("--nz", "9999999999999"), ("--batch_size", "99999999999999999999"), ("--beta", "1e300"),
-    ("--free_bits", "inf"), ("--iw_nsamples", "9999999999"), ("--iw_batch", "0"), ("--inner_clip", "decoder"),
-    ("--save_every", "-1"), ("--precision", "float16"),
-])
+@pytest.mark.parametrize(
+    "flag, value",
+    [
+        ("--nz", "0"),
+        ("--nz", "-1"),
+        ("--nz", "2.5"),
+        ("--nz", "two"),
+        ("--epochs", "0"),
+        ("--batch_size", "0"),
+        ("--train_limit", "0"),
+        ("--dec_dropout_in", "1"),
+        ("--dec_dropout_out", "nan"),
+        ("--enc_type", "gru"),
+        ("--aggressive", "2"),
+        ("--warm_up", "-1"),
+        ("--kl_start", "1.1"),
+        ("--kl_start", "nan"),
+        ("--momentum", "1"),
+        ("--taskid", "10"),
+        ("--seed", "-1"),
+        ("--seed", "x"),
+        ("--seed", "99999999999999999999"),
+        ("--nsamples", "0"),
+        ("--iw_nsamples", "0"),
+        ("--nz", "9999999999999"),
+        ("--batch_size", "99999999999999999999"),
+        ("--beta", "1e300"),
+        ("--free_bits", "inf"),
+        ("--iw_nsamples", "9999999999"),
+        ("--iw_batch", "0"),
+        ("--inner_clip", "decoder"),
+        ("--save_every", "-1"),
+        ("--precision", "float16"),
+    ],
+)
 def test_bad_values_of_flags(call, workspace, flag, value):
     assert_refused(call(text.main, "--dataset", "tiny", flag, value, cwd=workspace), flag, value)
 
 
-@pytest.mark.parametrize("old, new, name", [
-    ('"nz": 2', '"nz": 2, "nzz": 3', "nzz"),
-    ('"nz": 2, ', "", "nz"),
-    ('"nz": 2', '"nz": 0', "nz"),
-    ('"nz": 2', '"nz": 2.5', "nz"),
-    ('"nz": 2', '"nz": None', "nz"),
-    ('"dec_dropout_in": 0.2', '"dec_dropout_in": 1.0', "dec_dropout_in"),
-    ('"dec_dropout_in": 0.2', '"dec_dropout_in": "much"', "dec_dropout_in"),
-    ('"enc_type": "lstm"', '"enc_type": "gru"', "enc_type"),
-    ('"nz": 2', '"nz": 2, "label": "yes"', "label"),
-    ('"train_data": "datasets/tiny_data/tiny.train.txt"', '"train_data": ""', "train_data"),
-    ("params", "parameters", "params"),
-    ("params =", "params", "SyntaxError"),
-    ('"nz": 2', '"nz": nz', "NameError"),
-])
+@pytest.mark.parametrize(
+    "old, new, name",
+    [
+        ('"nz": 2', '"nz": 2, "nzz": 3', "nzz"),
+        ('"nz": 2, ', "", "nz"),
+        ('"nz": 2', '"nz": 0', "nz"),
+        ('"nz": 2', '"nz": 2.5', "nz"),
+        ('"nz": 2', '"nz": None', "nz"),
+        ('"dec_dropout_in": 0.2', '"dec_dropout_in": 1.0', "dec_dropout_in"),
+        ('"dec_dropout_in": 0.2', '"dec_dropout_in": "much"', "dec_dropout_in"),
+        ('"enc_type": "lstm"', '"enc_type": "gru"', "enc_type"),
+        ('"nz": 2', '"nz": 2, "label": "yes"', "label"),
+        ('"train_data": "datasets/tiny_data/tiny.train.txt"', '"train_data": ""', "train_data"),
+        ("params", "parameters", "params"),
+        ("params =", "params", "SyntaxError"),
+        ('"nz": 2', '"nz": nz', "NameError"),
+    ],
+)
 def test_bad_configs(call, workspace, old, new, name):
     config = workspace / "config" / "config_tiny.py"
     config.write_text(TINY_CONFIG.replace(old, new))
@@ -358,7 +478,7 @@ def test_label_without_tab(call, workspace):
 def test_bad_checkpoints(call, plain, workspace):
     whole = (plain[0] / "models" / "tiny" / f"{PLAIN}.pt").read_bytes()
     path = workspace / "bad.pt"
-    for content in (whole[:len(whole) // 2], b"", b"no checkpoint"):
+    for content in (whole[: len(whole) // 2], b"", b"no checkpoint"):
         path.write_bytes(content)
         assert_refused(call(text.main, *ARGS, "--eval", "--load_path", path, cwd=workspace), path)
     save_checkpoint(path, {"domain": "image", "model": {}, "args": {}})
@@ -379,8 +499,9 @@ def test_a_folder_that_cannot_be_written(call, workspace):
 
 def test_the_flags_of_the_likelihood_reach_it(call, plain, monkeypatch):
     asked = []
-    monkeypatch.setattr("modules.evaluation.metrics.importance_weighted_nll",
-                        lambda model, split, *args: asked.append(args[:3]) or 1.0)
+    monkeypatch.setattr(
+        "modules.evaluation.metrics.importance_weighted_nll", lambda model, split, *args: asked.append(args[:3]) or 1.0
+    )
     evaluate(call, plain[0], "--iw_nsamples", 7, "--iw_batch", 9, "--seed", 4)
     assert asked == [(7, 9, 4)]
 
@@ -398,9 +519,11 @@ def test_a_gpu_would_compute_in_float32():
 def test_tf32_is_for_training_alone(call, workspace, monkeypatch):
     seen = {}
     for owner, name in ((Algorithm1, "gradients"), (VAE, "iw_nll"), (metrics, "posteriors")):
+
         def watched(*args, name=name, real=getattr(owner, name)):
             seen.setdefault(name, set()).add(tf32_allowed())
             return real(*args)
+
         monkeypatch.setattr(owner, name, watched)
     assert call(text.main, *ARGS, "--tf32", True, "--epochs", 1, cwd=workspace).returncode == 0
     assert seen == {"gradients": {(True, True)}, "iw_nll": {(False, False)}, "posteriors": {(False, False)}}

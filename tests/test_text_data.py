@@ -6,17 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from modules.data.corpus import TextSplit, Vocabulary, read_corpus
 from modules.command import UserError
+from modules.data.corpus import TextSplit, Vocabulary, read_corpus
 
 
 @pytest.fixture
 def write(tmp_path):
     """`write(content)`: a file with that text, or those bytes; returns its path."""
+
     def write_file(content, name="corpus.txt"):
         path = tmp_path / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         return path
+
     return write_file
 
 
@@ -56,9 +58,17 @@ def test_unk_in_the_training_file_is_the_special_word(write):
     assert len(vocabulary) == 6
 
 
-@pytest.mark.parametrize("content", [
-    "a b\n\nc\n", "a b\n  \t \nc\n\n\n", "\na b\nc", "a b\r\n\r\nc\r\n", " a  b \nc\n",
-], ids=["empty line", "blank lines", "no newline at the end", "crlf", "spare spaces"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a b\n\nc\n",
+        "a b\n  \t \nc\n\n\n",
+        "\na b\nc",
+        "a b\r\n\r\nc\r\n",
+        " a  b \nc\n",
+    ],
+    ids=["empty line", "blank lines", "no newline at the end", "crlf", "spare spaces"],
+)
 def test_empty_lines_and_line_ends_do_not_matter(write, content):
     corpus, vocabulary = read_corpus(write(content))
     assert as_words(corpus, vocabulary) == ["<s> a b </s>", "<s> c </s>"]
@@ -76,12 +86,15 @@ def test_limit_counts_sentences_and_bounds_the_vocabulary(write, limit, kept):
     assert vocabulary.words[4:] == kept
 
 
-@pytest.mark.parametrize("vocab_limit, kept, first", [
-    (1, ["c"], "<s> <unk> c <unk> <unk> </s>"),
-    (2, ["b", "c"], "<s> b c <unk> b </s>"),
-    (3, ["b", "c", "a"], "<s> b c a b </s>"),
-    (99, ["b", "c", "a", "d"], "<s> b c a b </s>"),
-])
+@pytest.mark.parametrize(
+    "vocab_limit, kept, first",
+    [
+        (1, ["c"], "<s> <unk> c <unk> <unk> </s>"),
+        (2, ["b", "c"], "<s> b c <unk> b </s>"),
+        (3, ["b", "c", "a"], "<s> b c a b </s>"),
+        (99, ["b", "c", "a", "d"], "<s> b c a b </s>"),
+    ],
+)
 def test_vocabulary_limit_keeps_the_most_frequent_words_in_their_order(write, vocab_limit, kept, first):
     """Counts: b 2, c 3, a 1, d 1; of equals the earlier. `<unk>` in the file is no word to count."""
     corpus, vocabulary = read_corpus(write("b c a b\nc d c\n<unk> <unk> <unk> <unk>\n"), vocab_limit=vocab_limit)
@@ -114,14 +127,18 @@ def test_tokens_are_kept_compactly(write):
     assert batch.dtype == torch.int32
 
 
-@pytest.mark.parametrize("content, label, says", [
-    (b"", False, "no sentence"),
-    (b"\n \n", False, "no sentence"),
-    (b"good\nbad \xff\xfe bytes\nx\n", False, "line 2\\b"),
-    (b"good line\n" * 500 + b"caf\xe9\n", False, "line 501\\b"),
-    (b"1\tgood\n0 bad\n", True, "line 2\\b"),
-    (b"1\tgood\n" * 700 + b"0 bad\n", True, "line 701\\b"),
-], ids=["empty", "only blank lines", "not UTF-8", "not UTF-8, late", "no tab", "no tab, late"])
+@pytest.mark.parametrize(
+    "content, label, says",
+    [
+        (b"", False, "no sentence"),
+        (b"\n \n", False, "no sentence"),
+        (b"good\nbad \xff\xfe bytes\nx\n", False, "line 2\\b"),
+        (b"good line\n" * 500 + b"caf\xe9\n", False, "line 501\\b"),
+        (b"1\tgood\n0 bad\n", True, "line 2\\b"),
+        (b"1\tgood\n" * 700 + b"0 bad\n", True, "line 701\\b"),
+    ],
+    ids=["empty", "only blank lines", "not UTF-8", "not UTF-8, late", "no tab", "no tab, late"],
+)
 def test_bad_files_are_named_with_the_line(write, content, label, says):
     path = write(content)
     with pytest.raises(UserError, match=says) as error:
@@ -147,7 +164,7 @@ def test_every_sentence_is_in_exactly_one_batch_of_its_length(split):
     seen = Counter()
     for batch in split:
         assert 1 <= len(batch) <= 16
-        assert (batch[:, 0] == 1).all() and (batch[:, -1] == 2).all()      # nothing cut, nothing padded
+        assert (batch[:, 0] == 1).all() and (batch[:, -1] == 2).all()  # nothing cut, nothing padded
         assert (batch[:, 1:-1] >= 4).all()
         seen.update(batch[:, 1].tolist())
     assert seen == {word: 1 for word in range(4, 304)}

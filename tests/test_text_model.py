@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from modules.data.corpus import Vocabulary
+from modules.domains.text_domain import TEXT, build_vae
 from modules.models.decoders.lstm_decoder import LSTMDecoder
-from modules.models.layers.dropout import Dropout
 from modules.models.encoders.lstm_encoder import LSTMEncoder
 from modules.models.gaussian import reparameterize
-from modules.domains.text_domain import TEXT, build_vae
+from modules.models.layers.dropout import Dropout
 
 VOCAB, NZ, NI, NH = 11, 3, 5, 7
 
@@ -68,8 +68,12 @@ def slow_reconstruction(decoder, sentence, z):
 
 def test_decoder_likelihood_is_that_of_a_loop_over_cells(decoder, batch):
     x, z = batch
-    slow = torch.stack([torch.stack([slow_reconstruction(decoder, sentence, draw)[0] for draw in draws])
-                        for sentence, draws in zip(x, z)]).detach()
+    slow = torch.stack(
+        [
+            torch.stack([slow_reconstruction(decoder, sentence, draw)[0] for draw in draws])
+            for sentence, draws in zip(x, z)
+        ]
+    ).detach()
     for mode in (decoder.train(), decoder.eval()):
         assert mode.reconstruction(x, z).shape == (4, 3)
         torch.testing.assert_close(mode.reconstruction(x, z).detach().double(), slow, rtol=1e-5, atol=1e-4)
@@ -131,7 +135,7 @@ def test_z_sets_the_first_state(batch):
         logits = torch.tanh(c0) @ decoder.pred_linear.weight.T
         expected = F.cross_entropy(logits, x[:, 1].long(), reduction="none")
         torch.testing.assert_close(decoder.reconstruction(x, z)[:, 0], expected)
-        decoder.lstm.weight_hh_l0[2 * NH:3 * NH] = torch.eye(NH)      # now the cell becomes tanh(h0), h0 = tanh(c0)
+        decoder.lstm.weight_hh_l0[2 * NH : 3 * NH] = torch.eye(NH)  # now the cell becomes tanh(h0), h0 = tanh(c0)
         i.fill_(1e3), f.fill_(-1e3)
         logits = torch.tanh(torch.tanh(torch.tanh(c0))) @ decoder.pred_linear.weight.T
         expected = F.cross_entropy(logits, x[:, 1].long(), reduction="none")
@@ -153,7 +157,7 @@ def test_encoder_is_a_loop_over_cells(encoder, batch):
     cell = cell_like(encoder.lstm)
     for sentence, mean, logvar in zip(x, *encoder(x)):
         h = c = torch.zeros(NH, dtype=torch.float64)
-        for word in sentence.tolist():                  # <s> and </s> included
+        for word in sentence.tolist():  # <s> and </s> included
             h, c = cell(encoder.embed.weight[word].double(), (h, c))
         expected = encoder.linear.weight.double() @ h
         torch.testing.assert_close(mean.double(), expected[:NZ], rtol=1e-5, atol=1e-5)
@@ -191,13 +195,19 @@ def test_parameter_names_and_shapes_are_those_of_the_authors_files():
     model = build_vae(TEXT.settings(**CONFIG), Vocabulary())
     assert {name: tuple(value.shape) for name, value in model.state_dict().items()} == {
         "encoder.embed.weight": (4, 30),
-        "encoder.lstm.weight_ih_l0": (80, 30), "encoder.lstm.weight_hh_l0": (80, 20),
-        "encoder.lstm.bias_ih_l0": (80,), "encoder.lstm.bias_hh_l0": (80,),
+        "encoder.lstm.weight_ih_l0": (80, 30),
+        "encoder.lstm.weight_hh_l0": (80, 20),
+        "encoder.lstm.bias_ih_l0": (80,),
+        "encoder.lstm.bias_hh_l0": (80,),
         "encoder.linear.weight": (64, 20),
-        "decoder.embed.weight": (4, 30), "decoder.trans_linear.weight": (25, 32),
-        "decoder.lstm.weight_ih_l0": (100, 62), "decoder.lstm.weight_hh_l0": (100, 25),
-        "decoder.lstm.bias_ih_l0": (100,), "decoder.lstm.bias_hh_l0": (100,),
-        "decoder.pred_linear.weight": (4, 25)}
+        "decoder.embed.weight": (4, 30),
+        "decoder.trans_linear.weight": (25, 32),
+        "decoder.lstm.weight_ih_l0": (100, 62),
+        "decoder.lstm.weight_hh_l0": (100, 25),
+        "decoder.lstm.bias_ih_l0": (100,),
+        "decoder.lstm.bias_hh_l0": (100,),
+        "decoder.pred_linear.weight": (4, 25),
+    }
 
 
 @pytest.mark.parametrize("dropout_in, dropout_out", [(0.5, 0.0), (0.0, 0.5)])
@@ -231,7 +241,7 @@ def test_dropout_zeroes_at_its_rate_and_keeps_the_mean(p):
     kept, scale = y != 0, 65536 / (65536 - round(65536 * p))
     torch.testing.assert_close(y[kept], torch.full_like(y[kept], 2 * scale))
     assert float(kept.float().mean()) == pytest.approx(1 - p, abs=0.01)
-    for axis in (0, 1):         # rows and columns alike: no stripes
+    for axis in (0, 1):  # rows and columns alike: no stripes
         assert (kept.float().mean(dim=axis) - (1 - p)).abs().max() < 0.2
     y.sum().backward()
     torch.testing.assert_close(x.grad, kept * scale)

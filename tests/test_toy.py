@@ -11,10 +11,11 @@ import torch
 from conftest import ROOT
 
 import toy
-from modules.evaluation import metrics, model_posterior as posterior, posterior_space
-from modules.models.decoders.lstm_decoder import LSTMDecoder
+from modules.evaluation import metrics, posterior_space
+from modules.evaluation import model_posterior as posterior
 from modules.evaluation.model_posterior import posterior_mean
 from modules.evaluation.posterior_space import read_snapshot, read_trajectory, snapshot_path, trajectory_path
+from modules.models.decoders.lstm_decoder import LSTMDecoder
 from modules.training.recipe import TOY
 
 ARGS = ("--dataset", "tiny", "--zmin", "-6", "--zmax", "6", "--dz", "0.5", "--aggressive", "1", "--num_plot", "7")
@@ -45,11 +46,14 @@ def test_posterior_mean_against_quadrature(decoder):
             nll = decoder.reconstruction(x.unsqueeze(0), torch.tensor([[[z]]], dtype=torch.float64))
         return math.exp(-float(nll) - z * z / 2)
 
-    expected = [scipy.integrate.quad(lambda z: z * joint(z, x), -12, 12, points=[0.0], limit=200)[0]
-                / scipy.integrate.quad(joint, -12, 12, args=(x,), points=[0.0], limit=200)[0] for x in SENTENCES]
+    expected = [
+        scipy.integrate.quad(lambda z, x: z * joint(z, x), -12, 12, args=(x,), points=[0.0], limit=200)[0]
+        / scipy.integrate.quad(joint, -12, 12, args=(x,), points=[0.0], limit=200)[0]
+        for x in SENTENCES
+    ]
     grid = torch.arange(-12, 12, 0.05, dtype=torch.float64).unsqueeze(1)
     ours = posterior.posterior_mean(decoder, SENTENCES, grid).squeeze(1)
-    assert max(abs(value) for value in expected) > 0.1      # not all at the prior
+    assert max(abs(value) for value in expected) > 0.1  # not all at the prior
     assert np.allclose(ours, expected, atol=1e-6)
 
 
@@ -85,17 +89,23 @@ def test_single_mode(workspace, call, monkeypatch):
         assert np.array_equal(path[still][i], path[still][i - 1])
         assert not np.array_equal(path[moved][i], path[moved][i - 1])
 
-    assert call(toy.main, *ARGS, "--plot_mode", "single", "--max_iterations", 7, "--resume",
-                cwd=workspace).returncode == 0
+    assert (
+        call(toy.main, *ARGS, "--plot_mode", "single", "--max_iterations", 7, "--resume", cwd=workspace).returncode == 0
+    )
     resumed = read_trajectory(1)
-    assert call(toy.main, *ARGS, "--plot_mode", "single", "--max_iterations", 7, "--overwrite",
-                cwd=workspace).returncode == 0
+    assert (
+        call(toy.main, *ARGS, "--plot_mode", "single", "--max_iterations", 7, "--overwrite", cwd=workspace).returncode
+        == 0
+    )
     whole = read_trajectory(1)
     for name in ("model_mean", "inference_mean", "kl", "mi", "iteration", "half"):
         assert np.array_equal(resumed[name], whole[name]), name
 
-    for script, *args in (("plot_single", "--steps", 2, 4), ("plot_single", "--steps", 1, 2, "--format", "png"),
-                          ("animate", "--mode", "single")):
+    for script, *args in (
+        ("plot_single", "--steps", 2, 4),
+        ("plot_single", "--steps", 1, 2, "--format", "png"),
+        ("animate", "--mode", "single"),
+    ):
         ran = call(plot_script(script).main, *args, cwd=workspace)
         assert ran.returncode == 0, ran.stderr
         assert (workspace / ran.stdout.split()[-1]).stat().st_size > 1000
@@ -110,8 +120,12 @@ def test_multiple_mode(workspace, call):
     snapshot = read_snapshot(1, 6)
     assert snapshot["model_mean"].shape == snapshot["inference_mean"].shape == (7,)
     assert snapshot["settings"]["plot_niter"] == 3 and int(snapshot["iteration"]) == 6
-    for script, *args in (("plot_multiple",), ("plot_multiple", "--iter", 6, "--format", "png"),
-                          ("plot_multiple", "--aggressive", 0, 1), ("animate", "--mode", "multiple")):
+    for script, *args in (
+        ("plot_multiple",),
+        ("plot_multiple", "--iter", 6, "--format", "png"),
+        ("plot_multiple", "--aggressive", 0, 1),
+        ("animate", "--mode", "multiple"),
+    ):
         ran = call(plot_script(script).main, *args, cwd=workspace)
         assert ran.returncode == 0, ran.stderr
         assert (workspace / ran.stdout.split()[-1]).stat().st_size > 1000
@@ -138,9 +152,12 @@ def test_a_snapshot_is_measured_as_a_split_is(workspace, call, monkeypatch):
         with metrics.evaluation_mode(model), torch.no_grad():
             measured[-1] += (torch.cat([posterior_mean(model.decoder, x, grid) for x in sentences]),)
         return point
+
     monkeypatch.setattr(posterior_space, "measure", measure)
-    assert call(toy.main, *ARGS, "--bn_gamma", 0.6, "--plot_niter", 2, "--max_iterations", 4,
-                cwd=workspace).returncode == 0
+    assert (
+        call(toy.main, *ARGS, "--bn_gamma", 0.6, "--plot_niter", 2, "--max_iterations", 4, cwd=workspace).returncode
+        == 0
+    )
     assert len(measured) == 3
     for point, expected, means in measured:
         assert point["kl"] == pytest.approx(expected.kl, rel=1e-5) and expected.kl != 0
@@ -150,13 +167,31 @@ def test_a_snapshot_is_measured_as_a_split_is(workspace, call, monkeypatch):
 
 def test_two_runs_are_two_rows_of_the_snapshots_that_both_have(workspace, call, monkeypatch):
     for aggressive, iterations in ((0, 5), (1, 9)):
-        assert call(toy.main, *ARGS, "--aggressive", aggressive, "--plot_niter", 1, "--max_iterations", iterations,
-                    cwd=workspace).returncode == 0
+        assert (
+            call(
+                toy.main,
+                *ARGS,
+                "--aggressive",
+                aggressive,
+                "--plot_niter",
+                1,
+                "--max_iterations",
+                iterations,
+                cwd=workspace,
+            ).returncode
+            == 0
+        )
     script = plot_script("plot_multiple")
     drawn, saved = [], []
     monkeypatch.setattr(script.figures, "save_figure", lambda figure, *_, **__: saved.append(figure))
-    monkeypatch.setattr(script.figures, "load_snapshot", lambda run, iteration: drawn.append((run, iteration)) or {
-        "model_mean": np.zeros(2), "inference_mean": np.zeros(2), "kl": 0.5, "mi": 0.25})
+    monkeypatch.setattr(
+        script.figures,
+        "load_snapshot",
+        lambda run, iteration: (
+            drawn.append((run, iteration))
+            or {"model_mean": np.zeros(2), "inference_mean": np.zeros(2), "kl": 0.5, "mi": 0.25}
+        ),
+    )
     assert call(script.main, "--panels", 3, cwd=workspace).returncode == 0
     assert drawn == [(run, iteration) for run in (0, 1) for iteration in (0, 2, 5)]
     panels = saved[0].axes
@@ -191,10 +226,15 @@ def test_runs_in_one_picture(workspace, call):
     assert ran.returncode == 2 and log.name in ran.stderr and ran.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("script, args, says", [
-    ("plot_multiple", [], "no statistics"), ("plot_single", [], "no such statistics"),
-    ("animate", ["--mode", "multiple"], "no statistics"), ("animate", ["--output", "x.png"], "no such statistics"),
-])
+@pytest.mark.parametrize(
+    "script, args, says",
+    [
+        ("plot_multiple", [], "no statistics"),
+        ("plot_single", [], "no such statistics"),
+        ("animate", ["--mode", "multiple"], "no statistics"),
+        ("animate", ["--output", "x.png"], "no such statistics"),
+    ],
+)
 def test_missing_statistics(workspace, call, script, args, says):
     ran = call(plot_script(script).main, *args, cwd=workspace)
     assert ran.returncode == 2 and says in ran.stderr and ran.stderr.count("\n") == 1
@@ -224,18 +264,29 @@ def test_bad_statistics(workspace, call, script, content):
 
 
 @pytest.mark.parametrize("script", ["plot_multiple", "plot_single", "animate"])
-@pytest.mark.parametrize("flags", [("--dpi", 0), ("--axis", "nan", 1), ("--axis", 1, 1), ("--axis", 0, "inf")],
-                         ids=lambda flags: " ".join(map(str, flags)))
+@pytest.mark.parametrize(
+    "flags",
+    [("--dpi", 0), ("--axis", "nan", 1), ("--axis", 1, 1), ("--axis", 0, "inf")],
+    ids=lambda flags: " ".join(map(str, flags)),
+)
 def test_bad_flags_of_figures(workspace, call, script, flags):
     ran = call(plot_script(script).main, *flags, cwd=workspace)
     assert ran.returncode == 2 and flags[0] in ran.stderr and ran.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("args, says", [(["--nz", "2"], "one latent"), (["--dz", "0"], "no grid"),
-                                        (["--zmin", "7"], "no grid"), (["--plot_mode", "double"], "plot_mode"),
-                                        (["--zmax", "inf"], "--zmax"), (["--dz", "1e-9"], "no grid"),
-                                        (["--eval", "--load_path", "m.pt"], "text.py"),
-                                        (["--optim", "adam", "--momentum", "0.5"], "--momentum")])
+@pytest.mark.parametrize(
+    "args, says",
+    [
+        (["--nz", "2"], "one latent"),
+        (["--dz", "0"], "no grid"),
+        (["--zmin", "7"], "no grid"),
+        (["--plot_mode", "double"], "plot_mode"),
+        (["--zmax", "inf"], "--zmax"),
+        (["--dz", "1e-9"], "no grid"),
+        (["--eval", "--load_path", "m.pt"], "text.py"),
+        (["--optim", "adam", "--momentum", "0.5"], "--momentum"),
+    ],
+)
 def test_bad_flags(workspace, call, args, says):
     ran = call(toy.main, *ARGS, *args, cwd=workspace)
     assert ran.returncode == 2 and says in ran.stderr and ran.stderr.count("\n") == 1

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from modules.data.fingerprint import fingerprint
 from modules.command import UserError, note
+from modules.data.fingerprint import fingerprint
 
 PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"  # ids 0..3, part of the contract with saved models
 

@@ -7,5 +7,5 @@ import torch
 
 def fingerprint(tensors):
     """SHA-256 of the values of some tensors, one after the other, as hexadecimal digits."""
-    values = torch.cat([tensor.flatten() for tensor in tensors]).cpu()     # one copy: a device is waited for once
+    values = torch.cat([tensor.flatten() for tensor in tensors]).cpu()  # one copy: a device is waited for once
     return hashlib.sha256(memoryview(values.numpy()).cast("B")).hexdigest()

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from modules.data.fingerprint import fingerprint
 from modules.command import UserError
+from modules.data.fingerprint import fingerprint
 
 NAMES = ("train", "validation", "test")
 BINARISATION_SEED = 783435  # of validation and test images that are grey: binarised once, alike in every run
@@ -126,7 +126,7 @@ class TrainingImages:
 
     def random_batch(self, generator):
         """A fresh batch of different images drawn uniformly at random, for the inner loop."""
-        return self._draw(torch.randperm(self.size, generator=generator)[:self.batch_size])
+        return self._draw(torch.randperm(self.size, generator=generator)[: self.batch_size])
 
     def _draw(self, indices):
         return torch.bernoulli(self.images[indices.to(self.images.device, non_blocking=True)])

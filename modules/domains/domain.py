@@ -1,48 +1,92 @@
 """What a domain, text or images, is to the scripts: settings, data, model, recipe; and how its runs begin."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Callable
 
 from modules import methods
 from modules.command import UserError, processes
 from modules.data.corpus import Vocabulary
 from modules.models.layers.precision import PRECISIONS
-from modules.settings import (MOST, Group, Setting, Settings, number, one_of, path, saved_settings, set_defaults, switch,
-                              whole, yes_no)
+from modules.settings import (
+    MOST,
+    Group,
+    Setting,
+    Settings,
+    number,
+    one_of,
+    path,
+    saved_settings,
+    set_defaults,
+    switch,
+    whole,
+    yes_no,
+)
 from modules.training.checkpoint import load_model_file, load_weights
 from modules.training.recipe import Recipe
 
-SEEDS = (783435, 101, 202, 303, 404, 505, 606, 707, 808, 909)      # --taskid picks one
+SEEDS = (783435, 101, 202, 303, 404, 505, 606, 707, 808, 909)  # --taskid picks one
 
-TRAINING = Group("training", (
-    Setting("aggressive", one_of(0, 1), "1: aggressive encoder training", 0),
-    Setting("train_limit", whole(1), "read only this many training sentences or images", None),
-    Setting("nsamples", whole(1), "draws of z per x in training", 1),
-    Setting("momentum", number("[0, 1)"), "momentum of SGD", 0.0),
-    Setting("inner_clip", one_of("joint", "encoder"), "inner steps clip the norm over all gradients (published), or "
-            "over the encoder's alone, which saves the decoder's", "joint"),
-    Setting("precision", one_of(*PRECISIONS), "of the most expensive products in training; evaluation is always "
-            "float32", "float32"),
-    Setting("tf32", yes_no, "whether a GPU may round the factors of float32 products to TF32 in training; published "
-            "figures are of cards without it", False),
-    Setting("batch_size", whole(1), "sentences or images in a batch, at most"),
-    Setting("epochs", whole(1), "epochs, at most", may_change=True),
-    Setting("max_iterations", whole(1), "stop after that many outer iterations", None, may_change=True),
-    Setting("test_nepoch", whole(1), "epochs between two evaluations on the test split", may_change=True),
-    Setting("seed", whole(0, 2**63 - 1), "wins over --taskid", None),
-    Setting("taskid", whole(0, len(SEEDS) - 1), f"picks the seed among {', '.join(map(str, SEEDS))}", 0),
-    Setting("jobid", whole(0), "part of the run's name, to tell runs apart", 0),
-    Setting("save_every", number(f"[0, {MOST}]"), "minutes between checkpoints in an epoch", 10.0, may_change=True)))
+TRAINING = Group(
+    "training",
+    (
+        Setting("aggressive", one_of(0, 1), "1: aggressive encoder training", 0),
+        Setting("train_limit", whole(1), "read only this many training sentences or images", None),
+        Setting("nsamples", whole(1), "draws of z per x in training", 1),
+        Setting("momentum", number("[0, 1)"), "momentum of SGD", 0.0),
+        Setting(
+            "inner_clip",
+            one_of("joint", "encoder"),
+            "inner steps clip the norm over all gradients (published), or "
+            "over the encoder's alone, which saves the decoder's",
+            "joint",
+        ),
+        Setting(
+            "precision",
+            one_of(*PRECISIONS),
+            "of the most expensive products in training; evaluation is always float32",
+            "float32",
+        ),
+        Setting(
+            "tf32",
+            yes_no,
+            "whether a GPU may round the factors of float32 products to TF32 in training; published "
+            "figures are of cards without it",
+            False,
+        ),
+        Setting("batch_size", whole(1), "sentences or images in a batch, at most"),
+        Setting("epochs", whole(1), "epochs, at most", may_change=True),
+        Setting("max_iterations", whole(1), "stop after that many outer iterations", None, may_change=True),
+        Setting("test_nepoch", whole(1), "epochs between two evaluations on the test split", may_change=True),
+        Setting("seed", whole(0, 2**63 - 1), "wins over --taskid", None),
+        Setting("taskid", whole(0, len(SEEDS) - 1), f"picks the seed among {', '.join(map(str, SEEDS))}", 0),
+        Setting("jobid", whole(0), "part of the run's name, to tell runs apart", 0),
+        Setting("save_every", number(f"[0, {MOST}]"), "minutes between checkpoints in an epoch", 10.0, may_change=True),
+    ),
+)
 METHODS = Group("methods", methods.SETTINGS)
-IW = Group("importance-weighted NLL", (
-    Setting("iw_nsamples", whole(1), "samples", 500, may_change=True),
-    Setting("iw_batch", whole(1), "pairs of an x and a z that the decoder evaluates at once; bounds the memory", 2048,
-            may_change=True)))
-ORDERS = Group("what to do", (
-    Setting("resume", switch, "go on from the last checkpoint of this run", False),
-    Setting("overwrite", switch, "start this run again, erasing its earlier files", False),
-    Setting("eval", switch, "evaluate the model of --load_path on the test split", False),
-    Setting("load_path", path, "a saved model", None)), of_run=False)
+IW = Group(
+    "importance-weighted NLL",
+    (
+        Setting("iw_nsamples", whole(1), "samples", 500, may_change=True),
+        Setting(
+            "iw_batch",
+            whole(1),
+            "pairs of an x and a z that the decoder evaluates at once; bounds the memory",
+            2048,
+            may_change=True,
+        ),
+    ),
+)
+ORDERS = Group(
+    "what to do",
+    (
+        Setting("resume", switch, "go on from the last checkpoint of this run", False),
+        Setting("overwrite", switch, "start this run again, erasing its earlier files", False),
+        Setting("eval", switch, "evaluate the model of --load_path on the test split", False),
+        Setting("load_path", path, "a saved model", None),
+    ),
+    of_run=False,
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +117,7 @@ class Domain:
 
     def run_id(self, s):
         """The name of a run's files."""
-        weight = max(f"{s.kl_start:.{self.decimals}f}", f"{s.kl_start:g}", key=len)     # never rounded
+        weight = max(f"{s.kl_start:.{self.decimals}f}", f"{s.kl_start:g}", key=len)  # never rounded
         return self.run_name.format(**vars(s), weight=weight, methods=methods.tag(s))
 
     def settings(self, **values):
@@ -94,9 +138,13 @@ class Domain:
             raise UserError("--inner_clip encoder does nothing without --aggressive 1: there are no inner steps")
         splits, vocabulary = self.read(s, device, ("train", "val", "test"))
         model = self.build(s, vocabulary, f"config/config_{s.dataset}.py").to(device)
-        description = {"domain": self.name, "dataset": s.dataset, "args": s.record(),
-                       "data": {name: split.fingerprint for name, split in splits.items()},
-                       **({"vocabulary": vocabulary.words} if vocabulary else {})}
+        description = {
+            "domain": self.name,
+            "dataset": s.dataset,
+            "args": s.record(),
+            "data": {name: split.fingerprint for name, split in splits.items()},
+            **({"vocabulary": vocabulary.words} if vocabulary else {}),
+        }
         return model, splits, description
 
     def load(self, path, s, device, as_trained=("batch_size",)):
@@ -104,8 +152,8 @@ class Domain:
         of the command).
 
         A checkpoint of this project has its settings and vocabulary inside; besides those of the model, the settings
-        `as_trained` are its own unless a flag says otherwise (`mi` mixes q(z) over the batch). Of a plain state dict, as
-        the authors' code saves it, the settings are those of the dataset, the vocabulary is that of its training file.
+        `as_trained` are its own unless a flag says otherwise (`mi` mixes q(z) over the batch). Of a plain state dict,
+        as the authors' code saves it, the settings are those of the dataset, the vocabulary is that of its training file.
         """
         content, vocabulary = load_model_file(path, self.name), None
         if "args" in content:
@@ -130,8 +178,9 @@ def settle(s):
     reads = bool(s.eval or getattr(s, "encode", None))
     generates = getattr(s, "decode_from", None) or getattr(s, "sample_from", None)
     if reads != bool(s.load_path):
-        s.parser.error("--eval and --load_path go together"
-                       + (", as do --encode and --load_path" if hasattr(s, "encode") else ""))
+        s.parser.error(
+            "--eval and --load_path go together" + (", as do --encode and --load_path" if hasattr(s, "encode") else "")
+        )
     if (s.resume or s.overwrite) and (reads or generates):
         s.parser.error("--resume and --overwrite belong to training, and a saved model is not trained")
     idle = sorted({"iw_nsamples", "iw_batch"} & s.given)
@@ -146,5 +195,6 @@ def settle(s):
 
 def changed(group, **changes):
     """The group with some of its settings changed: {name: what is otherwise, by the fields of `Setting`}."""
-    return replace(group, settings=tuple(replace(setting, **changes.get(setting.name, {}))
-                                         for setting in group.settings))
+    return replace(
+        group, settings=tuple(replace(setting, **changes.get(setting.name, {})) for setting in group.settings)
+    )

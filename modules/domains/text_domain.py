@@ -12,22 +12,30 @@ from modules.models.layers.precision import PRECISIONS
 from modules.settings import Group, Setting, number, one_of, path, whole, yes_no
 from modules.training.recipe import TEXT as RECIPE
 
-ENCODERS, DECODERS = {"lstm": LSTMEncoder}, {"lstm": LSTMDecoder}       # by the names that a config gives them
-MODEL = Group("model", (
-    Setting("enc_type", one_of(*ENCODERS), "encoder", "lstm", model=True),
-    Setting("dec_type", one_of(*DECODERS), "decoder", "lstm", model=True),
-    Setting("nz", whole(1), "dimensions of z", model=True),
-    Setting("ni", whole(1), "dimensions of the word embeddings", model=True),
-    Setting("enc_nh", whole(1), "hidden units of the encoder", model=True),
-    Setting("dec_nh", whole(1), "hidden units of the decoder", model=True),
-    Setting("dec_dropout_in", number("[0, 1)"), "dropout on the decoder's embeddings", model=True),
-    Setting("dec_dropout_out", number("[0, 1)"), "dropout on the decoder's output", model=True)))
-DATA = Group("data", (
-    Setting("train_data", path, "training file"),
-    Setting("val_data", path, "validation file"),
-    Setting("test_data", path, "test file"),
-    Setting("label", yes_no, "whether a line is label<TAB>text", False),
-    Setting("vocab_limit", whole(1), "keep only that many of the most frequent words", None)))
+ENCODERS, DECODERS = {"lstm": LSTMEncoder}, {"lstm": LSTMDecoder}  # by the names that a config gives them
+MODEL = Group(
+    "model",
+    (
+        Setting("enc_type", one_of(*ENCODERS), "encoder", "lstm", model=True),
+        Setting("dec_type", one_of(*DECODERS), "decoder", "lstm", model=True),
+        Setting("nz", whole(1), "dimensions of z", model=True),
+        Setting("ni", whole(1), "dimensions of the word embeddings", model=True),
+        Setting("enc_nh", whole(1), "hidden units of the encoder", model=True),
+        Setting("dec_nh", whole(1), "hidden units of the decoder", model=True),
+        Setting("dec_dropout_in", number("[0, 1)"), "dropout on the decoder's embeddings", model=True),
+        Setting("dec_dropout_out", number("[0, 1)"), "dropout on the decoder's output", model=True),
+    ),
+)
+DATA = Group(
+    "data",
+    (
+        Setting("train_data", path, "training file"),
+        Setting("val_data", path, "validation file"),
+        Setting("test_data", path, "test file"),
+        Setting("label", yes_no, "whether a line is label<TAB>text", False),
+        Setting("vocab_limit", whole(1), "keep only that many of the most frequent words", None),
+    ),
+)
 
 
 def read_splits(s, device, names, vocabulary=None):
@@ -38,8 +46,13 @@ def read_splits(s, device, names, vocabulary=None):
     splits = {}
     for name in names:
         training = name == "train"
-        corpus, vocabulary = read_corpus(getattr(s, f"{name}_data"), None if training else vocabulary, s.label,
-                                         s.train_limit if training else None, s.vocab_limit if training else None)
+        corpus, vocabulary = read_corpus(
+            getattr(s, f"{name}_data"),
+            None if training else vocabulary,
+            s.label,
+            s.train_limit if training else None,
+            s.vocab_limit if training else None,
+        )
         splits[name] = TextSplit(corpus, s.batch_size, device)
     return splits, vocabulary
 
@@ -51,8 +64,9 @@ def build_vae(s, vocabulary, source=None):
     """
     size, nz = len(vocabulary), methods.dimensions(s)
     encoder = ENCODERS[s.enc_type](size, nz, s.ni, s.enc_nh, methods.constraints(s)) if nz else NoEncoder()
-    decoder = DECODERS[s.dec_type](size, nz, s.ni, s.dec_nh, s.dec_dropout_in, s.dec_dropout_out,
-                                   PRECISIONS[s.precision])
+    decoder = DECODERS[s.dec_type](
+        size, nz, s.ni, s.dec_nh, s.dec_dropout_in, s.dec_dropout_out, PRECISIONS[s.precision]
+    )
     model = methods.assemble(s, encoder, decoder)
     published = (item for item in model.named_parameters() if "constraints" not in item[0])
     for name, parameter in published:
@@ -61,6 +75,13 @@ def build_vae(s, vocabulary, source=None):
     return model
 
 
-TEXT = Domain("text", (TRAINING, METHODS, MODEL, DATA, IW),
-              "{dataset}_aggressive{aggressive}_kls{weight}_warm{warm_up}_{methods}{jobid}_{taskid}_{seed}",
-              2, RECIPE, read_splits, build_vae, has_words=True)
+TEXT = Domain(
+    "text",
+    (TRAINING, METHODS, MODEL, DATA, IW),
+    "{dataset}_aggressive{aggressive}_kls{weight}_warm{warm_up}_{methods}{jobid}_{taskid}_{seed}",
+    2,
+    RECIPE,
+    read_splits,
+    build_vae,
+    has_words=True,
+)

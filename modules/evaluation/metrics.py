@@ -20,23 +20,23 @@ from modules.models.gaussian import (
 from modules.models.layers.precision import full_float32
 from modules.training.distributed import Team
 
-MOST_UNITS = 2**18          # words that a decoder evaluates at once, at most
-ACTIVE_VARIANCE = 0.01      # a dimension is active if its posterior mean varies at least this much (Burda et al. 2016)
+MOST_UNITS = 2**18  # words that a decoder evaluates at once, at most
+ACTIVE_VARIANCE = 0.01  # a dimension is active if its posterior mean varies at least this much (Burda et al. 2016)
 
 
 @dataclass
 class Metrics:
     """Averages per sentence or image, in nats."""
 
-    loss: float             # reconstruction + KL, the negative ELBO at KL weight 1
-    reconstruction: float   # -log p(x|z), one sample of z
-    kl: float               # KL(q(z|x) || p(z))
-    mi: float               # I(x, z) with q(z) mixed over the batch, as published
-    mi_agg: float           # the same with q(z) mixed over the whole split
-    kl_agg: float           # KL(q(z) || p(z)) = kl - mi_agg
+    loss: float  # reconstruction + KL, the negative ELBO at KL weight 1
+    reconstruction: float  # -log p(x|z), one sample of z
+    kl: float  # KL(q(z|x) || p(z))
+    mi: float  # I(x, z) with q(z) mixed over the batch, as published
+    mi_agg: float  # the same with q(z) mixed over the whole split
+    kl_agg: float  # KL(q(z) || p(z)) = kl - mi_agg
     active_units: int
-    units: int              # predicted words, or images, in the split
-    size: int               # sentences or images in the split
+    units: int  # predicted words, or images, in the split
+    size: int  # sentences or images in the split
 
     def as_dict(self):
         return asdict(self)
@@ -92,16 +92,28 @@ def evaluate(model, split, seed, team=None):
     team = team or Team()
     with evaluation_mode(model):
         encoded = posteriors(model, split, seed)
-        reconstruction = sum(team.share_out(
-            zip(split, encoded),
-            lambda pair: model.decoder.reconstruction(pair[0], pair[1][2].unsqueeze(1)).double().sum()))
+        reconstruction = sum(
+            team.share_out(
+                zip(split, encoded),
+                lambda pair: model.decoder.reconstruction(pair[0], pair[1][2].unsqueeze(1)).double().sum(),
+            )
+        )
         kl = sum(kl_to_standard_normal(mean, logvar).double().sum() for mean, logvar, _ in encoded)
         reconstruction, kl = float(reconstruction) / split.size, float(kl) / split.size
         mi_agg = aggregate_mutual_information(encoded)
-        return team.agreed(Metrics(
-            loss=reconstruction + kl, reconstruction=reconstruction, kl=kl, mi=mutual_information(encoded),
-            mi_agg=mi_agg, kl_agg=kl - mi_agg, active_units=active_units(torch.cat([mean for mean, _, _ in encoded])),
-            units=sum(split.units(x) for x in split), size=split.size))
+        return team.agreed(
+            Metrics(
+                loss=reconstruction + kl,
+                reconstruction=reconstruction,
+                kl=kl,
+                mi=mutual_information(encoded),
+                mi_agg=mi_agg,
+                kl_agg=kl - mi_agg,
+                active_units=active_units(torch.cat([mean for mean, _, _ in encoded])),
+                units=sum(split.units(x) for x in split),
+                size=split.size,
+            )
+        )
 
 
 @torch.no_grad()
@@ -125,9 +137,18 @@ def importance_weighted_nll(model, split, nsamples, max_rows, seed, progress=lam
         return min(max_rows, max(1, MOST_UNITS // split.units(x[:1])))
 
     with evaluation_mode(model):
-        return float(sum((team or Team()).share_out(
-            progress(split), lambda x: model.iw_nll(x, nsamples, rows(x), generator).double().sum(),
-            lambda x: list(model.iw_draws(x, nsamples, rows(x), generator))))) / split.size
+        return (
+            float(
+                sum(
+                    (team or Team()).share_out(
+                        progress(split),
+                        lambda x: model.iw_nll(x, nsamples, rows(x), generator).double().sum(),
+                        lambda x: list(model.iw_draws(x, nsamples, rows(x), generator)),
+                    )
+                )
+            )
+            / split.size
+        )
 
 
 @contextmanager

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 
 from modules.models.gaussian import log_standard_normal
 
-ROWS = 8192             # pairs of a sentence and a grid point that go through the decoder at a time
-CHUNK = 512             # of these at a time meet the vocabulary, so that a cache holds their logits: 35% off
-COARSE = 16             # every so many grid points are evaluated first, to know what is negligible: 33% off
-NEGLIGIBLE = 25.0       # nats below a sentence's best point: 1e-11 of its mass
-SAFE_EXPONENT = 88.0    # its exp is finite in float32
+ROWS = 8192  # pairs of a sentence and a grid point that go through the decoder at a time
+CHUNK = 512  # of these at a time meet the vocabulary, so that a cache holds their logits: 35% off
+COARSE = 16  # every so many grid points are evaluated first, to know what is negligible: 33% off
+NEGLIGIBLE = 25.0  # nats below a sentence's best point: 1e-11 of its mass
+SAFE_EXPONENT = 88.0  # its exp is finite in float32
 
 
 @torch.no_grad()
@@ -36,15 +36,15 @@ def _log_joint(decoder, x, grid, floor=None):
     """
     lstm, vocabulary = decoder.lstm, decoder.pred_linear.weight
     from_embedding, from_latent = lstm.weight_ih_l0.split([decoder.embed.embedding_dim, grid.size(1)], dim=1)
-    word_gates = F.linear(decoder.embed(x), from_embedding, lstm.bias_ih_l0 + lstm.bias_hh_l0)   # [batch, time, 4 nh]
-    latent_gates = grid @ from_latent.T                                                          # [points, 4 nh]
-    start = decoder.trans_linear(grid)                                                           # [points, nh]
-    log_sum = _log_sum_exp(vocabulary)                                                           # [rows, nh] -> [rows]
+    word_gates = F.linear(decoder.embed(x), from_embedding, lstm.bias_ih_l0 + lstm.bias_hh_l0)  # [batch, time, 4 nh]
+    latent_gates = grid @ from_latent.T  # [points, 4 nh]
+    start = decoder.trans_linear(grid)  # [points, nh]
+    log_sum = _log_sum_exp(vocabulary)  # [rows, nh] -> [rows]
     targets = x.long()
     result = torch.full((len(x), len(grid)), -math.inf, dtype=grid.dtype, device=grid.device)
     for sentences in torch.arange(len(x), device=x.device).split(max(1, ROWS // len(grid))):
-        sentence = sentences.repeat_interleave(len(grid))                                        # [rows]
-        point = torch.arange(len(grid), device=x.device).repeat(len(sentences))                  # [rows]
+        sentence = sentences.repeat_interleave(len(grid))  # [rows]
+        point = torch.arange(len(grid), device=x.device).repeat(len(sentences))  # [rows]
         joint, cell = log_standard_normal(grid)[point], start[point]
         hidden = cell.tanh()
         for t in range(x.size(1) - 1):

@@ -15,19 +15,31 @@ from modules.files import replacing
 from modules.models.gaussian import interpolate
 from modules.settings import Group, Setting, path, whole
 
-SAMPLE_COLUMNS = 20     # of the grid of samples from the prior
-PART = 400              # images drawn together; bounds the memory
-PAIR_COLUMNS = 5        # of the grid of originals, each beside its reconstruction
-GAP = 2                 # pixels between two pictures of a grid
-SCALE = 2               # pixels of the file for a pixel of an image, each way
+SAMPLE_COLUMNS = 20  # of the grid of samples from the prior
+PART = 400  # images drawn together; bounds the memory
+PAIR_COLUMNS = 5  # of the grid of originals, each beside its reconstruction
+GAP = 2  # pixels between two pictures of a grid
+SCALE = 2  # pixels of the file for a pixel of an image, each way
 
-DRAWING = Group("drawing, into samples/", (
-    Setting("sample_from", path, "draw images from this saved model", None),
-    Setting("num_samples", whole(1), "images from the prior", 400, needs=("sample_from",)),
-    Setting("reconstruct", whole(1), "instead, that many test images and their reconstructions", None,
-            needs=("sample_from",)),
-    Setting("interpolate", whole(1), "or lines between that many pairs of test images", None, needs=("sample_from",)),
-    Setting("steps", whole(2), "points of such a line, its ends included", 9, needs=("interpolate",))), of_run=False)
+DRAWING = Group(
+    "drawing, into samples/",
+    (
+        Setting("sample_from", path, "draw images from this saved model", None),
+        Setting("num_samples", whole(1), "images from the prior", 400, needs=("sample_from",)),
+        Setting(
+            "reconstruct",
+            whole(1),
+            "instead, that many test images and their reconstructions",
+            None,
+            needs=("sample_from",),
+        ),
+        Setting(
+            "interpolate", whole(1), "or lines between that many pairs of test images", None, needs=("sample_from",)
+        ),
+        Setting("steps", whole(2), "points of such a line, its ends included", 9, needs=("interpolate",)),
+    ),
+    of_run=False,
+)
 
 
 def check(s):
@@ -44,7 +56,7 @@ def check(s):
 
 def draw(model, s):
     """Draw from a saved model: from the prior, reconstructions of test images, or points between two of them."""
-    random = torch.Generator().manual_seed(s.seed)              # on the CPU: a seed means the same on every device
+    random = torch.Generator().manual_seed(s.seed)  # on the CPU: a seed means the same on every device
     if s.reconstruct:
         draw_reconstructions(model, s, random)
     elif s.interpolate:
@@ -86,9 +98,14 @@ def first_test_images(s, count):
 
 def sample(model, z, random):
     """Images and probabilities from p(x|z), [n, 1, height, width] both, with a progress bar."""
-    parts = [model.decoder.sample(part.to(model.device), random,
-                                  lambda rows: tqdm(rows, desc="rows", leave=False, disable=not sys.stderr.isatty()))
-             for part in z.split(PART)]
+    parts = [
+        model.decoder.sample(
+            part.to(model.device),
+            random,
+            lambda rows: tqdm(rows, desc="rows", leave=False, disable=not sys.stderr.isatty()),
+        )
+        for part in z.split(PART)
+    ]
     return tuple(torch.cat(grids) for grids in zip(*parts))
 
 
@@ -101,7 +118,7 @@ def save_grid(images, columns, path):
     """Write images [n, 1, height, width], values in [0, 1], as one PNG, row by row; 1 is black, atomically."""
     n, _, height, width = images.shape
     rows = -(-n // columns)
-    canvas = np.full((rows, height + GAP, columns, width + GAP), 200, dtype=np.uint8)       # light grey between them
+    canvas = np.full((rows, height + GAP, columns, width + GAP), 200, dtype=np.uint8)  # light grey between them
     for i, picture in enumerate((255 * (1 - images[:, 0])).round().to(torch.uint8).cpu().numpy()):
         canvas[i // columns, :height, i % columns, :width] = picture
     pixels = canvas.reshape(rows * (height + GAP), columns * (width + GAP))[:-GAP, :-GAP]

@@ -12,10 +12,12 @@ def describe(originals, outputs):
     words = [word for original in originals for word in original.split()]
     unknown = words.count(UNK) / max(1, len(words))
     has_bleu = any(len(original.split()) >= 4 for original in originals)
-    return (f"exact match {exact_match(originals, outputs):.2%}, "
-            f"token accuracy {token_accuracy(originals, outputs):.2%}, "
-            + (f"BLEU {bleu(originals, outputs):.2f}, " if has_bleu else "")
-            + f"{len(set(outputs))} distinct of {len(outputs)}, {unknown:.2%} of the words <unk>")
+    return (
+        f"exact match {exact_match(originals, outputs):.2%}, "
+        f"token accuracy {token_accuracy(originals, outputs):.2%}, "
+        + (f"BLEU {bleu(originals, outputs):.2f}, " if has_bleu else "")
+        + f"{len(set(outputs))} distinct of {len(outputs)}, {unknown:.2%} of the words <unk>"
+    )
 
 
 def exact_match(originals, outputs):
@@ -35,7 +37,7 @@ def token_accuracy(originals, outputs):
 
 def bleu(originals, outputs):
     """Corpus BLEU-4 in percent (Papineni et al. 2002; sacrebleu, the words as they are, `<unk>` never right)."""
-    import sacrebleu            # here, as nothing else needs it and it takes a while
+    import sacrebleu  # here, as nothing else needs it and it takes a while
 
     outputs = [" ".join("<wrong>" if word == UNK else word for word in output.split()) for output in outputs]
     return sacrebleu.corpus_bleu(outputs, [originals], tokenize="none", force=True).score

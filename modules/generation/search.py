@@ -7,7 +7,7 @@ generated. The decoder must be in evaluation mode.
 import torch
 
 HYPOTHESES = 2**13  # that beam search has at once, at most: so many sentences (times the beam) are searched together
-LOGITS = 2**22      # computed at once, at most, for memory: a search takes a tenth less time without
+LOGITS = 2**22  # computed at once, at most, for memory: a search takes a tenth less time without
 
 
 @torch.no_grad()
@@ -42,7 +42,7 @@ def _truncated(p, top_k, top_p):
         return p, None
     p, words = p.topk(min(top_k or p.size(1), p.size(1)), dim=1)
     if top_p is not None:
-        before = p.cumsum(dim=1) - p                                    # probability of the more probable words
+        before = p.cumsum(dim=1) - p  # probability of the more probable words
         p = p.masked_fill(before >= top_p * p.sum(dim=1, keepdim=True), 0.0)
     return p, words
 
@@ -50,7 +50,7 @@ def _truncated(p, top_k, top_p):
 def _word_by_word(decoder, z, vocabulary, max_length, choose):
     """Generate with `choose(log_p [block, vocab], step, rows) -> words [block]`; rows: which of the z these are."""
     result = torch.full((len(z), max_length), vocabulary.eos, device=z.device)
-    rows = torch.arange(len(z), device=z.device)                        # that go on
+    rows = torch.arange(len(z), device=z.device)  # that go on
     words, state = torch.full_like(rows, vocabulary.bos), decoder.start(z)
     for step in range(max_length):
         hidden, state = decoder.step(words, z[rows], state)
@@ -80,16 +80,16 @@ def _search(decoder, z, vocabulary, max_length, width):
     """`beam_search` for the z [n, nz] of one part; `rows` are those whose search goes on."""
     result = torch.full((len(z), max_length), vocabulary.eos, device=z.device)
     rows = torch.arange(len(z), device=z.device)
-    best = z.new_full((len(z),), -torch.inf)                            # log-probability of what has ended
-    places = torch.full((len(z), 1), width, device=z.device)            # for hypotheses that have not ended
-    score = z.new_full((len(z), width), -torch.inf)                     # their log-probabilities, or that there is none
+    best = z.new_full((len(z),), -torch.inf)  # log-probability of what has ended
+    places = torch.full((len(z), 1), width, device=z.device)  # for hypotheses that have not ended
+    score = z.new_full((len(z), width), -torch.inf)  # their log-probabilities, or that there is none
     score[:, 0] = 0.0
     sentences = torch.full((len(z), width, max_length), vocabulary.eos, device=z.device)
-    words, owner, state = torch.full_like(rows, vocabulary.bos), rows, decoder.start(z)     # of all hypotheses in turn
+    words, owner, state = torch.full_like(rows, vocabulary.bos), rows, decoder.start(z)  # of all hypotheses in turn
     for step in range(max_length):
         hidden, state = decoder.step(words, z[owner], state)
-        number = (score > -torch.inf).flatten().cumsum(dim=0).view(score.shape) - 1     # of a hypothesis among all
-        score, parent, words = _continuations(decoder, hidden, score, vocabulary)       # [rows, width] each
+        number = (score > -torch.inf).flatten().cumsum(dim=0).view(score.shape) - 1  # of a hypothesis among all
+        score, parent, words = _continuations(decoder, hidden, score, vocabulary)  # [rows, width] each
         sentences = sentences.gather(1, parent.unsqueeze(2).expand(-1, -1, max_length))
         sentences[:, :, step] = words
         score = score.masked_fill(torch.arange(width, device=z.device) >= places, -torch.inf)
@@ -103,7 +103,8 @@ def _search(decoder, z, vocabulary, max_length, width):
             break
         parents = number.gather(1, parent)
         rows, best, places, score, sentences, words, parents = (
-            part[going_on] for part in (rows, best, places, score, sentences, words, parents))
+            part[going_on] for part in (rows, best, places, score, sentences, words, parents)
+        )
         alive = score > -torch.inf
         words, owner, state = words[alive], rows.unsqueeze(1).expand_as(alive)[alive], _rows_of(state, parents[alive])
     return result
@@ -131,7 +132,7 @@ def _blocks(decoder, hidden, vocabulary):
     """Yield (which rows of hidden [n, dec_nh], log p of the next word [block, vocab]), of `<pad>` and `<s>` -inf."""
     for block in torch.arange(len(hidden), device=hidden.device).split(max(1, LOGITS // len(vocabulary))):
         log_p = decoder.pred_linear(hidden[block]).log_softmax(dim=1)
-        log_p[:, vocabulary.pad] = log_p[:, vocabulary.bos] = -torch.inf     # a list of both would be sent to the device
+        log_p[:, vocabulary.pad] = log_p[:, vocabulary.bos] = -torch.inf  # a list of both would be sent to the device
         yield block, log_p
 
 

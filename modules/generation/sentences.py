@@ -16,29 +16,67 @@ from modules.generation.reconstruction import describe
 from modules.models.gaussian import interpolate, reparameterize
 from modules.settings import Group, Setting, number, one_of, path, switch, whole
 
-ENCODE_BATCH = 256      # sentences of one length that the encoder reads at once
-MAX_LENGTH = 100        # words of a sentence from the prior, at most
-PART = 1000             # sentences generated between two updates of the progress bar
-AS_TRAINED = ("batch_size", "label")       # besides the model: lines are read as those that it was trained on
+ENCODE_BATCH = 256  # sentences of one length that the encoder reads at once
+MAX_LENGTH = 100  # words of a sentence from the prior, at most
+PART = 1000  # sentences generated between two updates of the progress bar
+AS_TRAINED = ("batch_size", "label")  # besides the model: lines are read as those that it was trained on
 
-DECODING = Group("decoding, into samples/", (
-    Setting("decode_from", path, "generate sentences from this saved model", None),
-    Setting("num_samples", whole(1), "sentences from the prior", 100, needs=("decode_from",)),
-    Setting("decode_input", path, "instead, reconstruct each line of this file", None, needs=("decode_from",)),
-    Setting("decode_mean", switch, "from the posterior's mean, not a sample of it", False, needs=("decode_input",)),
-    Setting("interpolate", switch, "instead, sentences between the 1st and 2nd line of --decode_input, the 3rd and 4th, "
-            "...", False, needs=("decode_input",)),
-    Setting("steps", whole(2), "points between two lines, both ends included", 9, needs=("interpolate",)),
-    Setting("decoding_strategy", one_of("greedy", "beam", "sample"), "how words are chosen", "greedy", needs=("decode_from",)),
-    Setting("beam_size", whole(1), "hypotheses of beam search", 5, needs=("decoding_strategy", "beam")),
-    Setting("temperature", number("[1e-6, 1e6]"), "of --decoding_strategy sample", 1.0, needs=("decoding_strategy", "sample")),
-    Setting("top_k", whole(1), "sample among the K most probable words", None, needs=("decoding_strategy", "sample")),
-    Setting("top_p", number("(0, 1]"), "sample among the most probable words that have this share", None,
-            needs=("decoding_strategy", "sample")),
-    Setting("max_length", whole(1), "words of a sentence, at most (default: as in the longest line of --decode_input, "
-            f"else {MAX_LENGTH})", None, needs=("decode_from",)),
-    Setting("encode", path, "write mean and logvar of q(z|x) for each line of this file (.npz), with the model of "
-            "--load_path", None)), of_run=False)
+DECODING = Group(
+    "decoding, into samples/",
+    (
+        Setting("decode_from", path, "generate sentences from this saved model", None),
+        Setting("num_samples", whole(1), "sentences from the prior", 100, needs=("decode_from",)),
+        Setting("decode_input", path, "instead, reconstruct each line of this file", None, needs=("decode_from",)),
+        Setting("decode_mean", switch, "from the posterior's mean, not a sample of it", False, needs=("decode_input",)),
+        Setting(
+            "interpolate",
+            switch,
+            "instead, sentences between the 1st and 2nd line of --decode_input, the 3rd and 4th, ...",
+            False,
+            needs=("decode_input",),
+        ),
+        Setting("steps", whole(2), "points between two lines, both ends included", 9, needs=("interpolate",)),
+        Setting(
+            "decoding_strategy",
+            one_of("greedy", "beam", "sample"),
+            "how words are chosen",
+            "greedy",
+            needs=("decode_from",),
+        ),
+        Setting("beam_size", whole(1), "hypotheses of beam search", 5, needs=("decoding_strategy", "beam")),
+        Setting(
+            "temperature",
+            number("[1e-6, 1e6]"),
+            "of --decoding_strategy sample",
+            1.0,
+            needs=("decoding_strategy", "sample"),
+        ),
+        Setting(
+            "top_k", whole(1), "sample among the K most probable words", None, needs=("decoding_strategy", "sample")
+        ),
+        Setting(
+            "top_p",
+            number("(0, 1]"),
+            "sample among the most probable words that have this share",
+            None,
+            needs=("decoding_strategy", "sample"),
+        ),
+        Setting(
+            "max_length",
+            whole(1),
+            f"words of a sentence, at most (default: as in the longest line of --decode_input, else {MAX_LENGTH})",
+            None,
+            needs=("decode_from",),
+        ),
+        Setting(
+            "encode",
+            path,
+            "write mean and logvar of q(z|x) for each line of this file (.npz), with the model of --load_path",
+            None,
+        ),
+    ),
+    of_run=False,
+)
 
 
 def check(s):
@@ -81,9 +119,8 @@ def between_lines(model, vocabulary, s, random):
     if len(corpus) % 2:
         raise UserError(f"{s.decode_input}: {len(corpus)} lines; --interpolate takes them in pairs")
     z = latents(model, corpus, s, random)
-    sentences = generate(model, vocabulary, s, interpolate(z[::2], z[1::2], s.steps), random,
-                         longest(corpus))
-    blocks = [sentences[i:i + s.steps] for i in range(0, len(sentences), s.steps)]
+    sentences = generate(model, vocabulary, s, interpolate(z[::2], z[1::2], s.steps), random, longest(corpus))
+    blocks = [sentences[i : i + s.steps] for i in range(0, len(sentences), s.steps)]
     write_lines(output_path(s, "interpolation"), [line for block in blocks for line in [*block, ""]][:-1])
 
 
@@ -125,11 +162,12 @@ def generate(model, vocabulary, s, z, random, max_length):
     strategies = {
         "greedy": lambda part: search.greedy(decoder, part, vocabulary, max_length),
         "beam": lambda part: search.beam_search(decoder, part, vocabulary, max_length, s.beam_size),
-        "sample": lambda part: search.sample(decoder, part, vocabulary, max_length, random, s.temperature, s.top_k,
-                                             s.top_p)}
+        "sample": lambda part: search.sample(
+            decoder, part, vocabulary, max_length, random, s.temperature, s.top_k, s.top_p
+        ),
+    }
     parts = tqdm(z.split(PART), desc="sentences", unit=f"x{PART}", leave=False, disable=not sys.stderr.isatty())
-    return [vocabulary.sentence(tokens) for part in parts
-            for tokens in strategies[s.decoding_strategy](part).tolist()]
+    return [vocabulary.sentence(tokens) for part in parts for tokens in strategies[s.decoding_strategy](part).tolist()]
 
 
 def output_path(s, kind):

@@ -15,11 +15,24 @@ from modules.methods.semi_amortised import SemiAmortised
 from modules.models.vae import VAE
 from modules.settings import Setting, one_of
 
-METHODS = (Annealing(), LanguageModel(), SemiAmortised(), Beta(), FreeBits(), BatchNorm(), CommittedRate(),
-           EncoderInitialisation())     # in the order of their parts of a run's name, and of a table's additions
+METHODS = (
+    Annealing(),
+    LanguageModel(),
+    SemiAmortised(),
+    Beta(),
+    FreeBits(),
+    BatchNorm(),
+    CommittedRate(),
+    EncoderInitialisation(),
+)  # in the order of their parts of a run's name, and of a table's additions
 
-MODEL = Setting("model", one_of("vae", *(method.model for method in METHODS if method.model)),
-                "lm: the decoder alone, without z; savae: semi-amortised", "vae", model=True)
+MODEL = Setting(
+    "model",
+    one_of("vae", *(method.model for method in METHODS if method.model)),
+    "lm: the decoder alone, without z; savae: semi-amortised",
+    "vae",
+    model=True,
+)
 SETTINGS = (MODEL, *(setting for method in METHODS for setting in method.settings))
 
 
@@ -38,8 +51,9 @@ def check_together(s):
     """Raise UserError for what several processes cannot train together."""
     for method in used(s):
         if method.lone:
-            raise UserError(f"--model {method.model} is trained by one process, since {method.lone}; start it without "
-                            "torchrun")
+            raise UserError(
+                f"--model {method.model} is trained by one process, since {method.lone}; start it without torchrun"
+            )
 
 
 def kl_weight(s, iteration, batches_per_epoch):
@@ -96,5 +110,5 @@ def method_name(record):
     if s.model == LanguageModel.model:
         return title
     if s.aggressive:
-        title = "aggressive" if title == "VAE" else f"aggressive {title}"       # alone, the paper's name
+        title = "aggressive" if title == "VAE" else f"aggressive {title}"  # alone, the paper's name
     return title + "".join(method.addition(s) for method in used(s))

@@ -8,10 +8,16 @@ from modules.settings import Setting, number, whole
 class Annealing(Method):
     """`--kl_start 0.1 --warm_up 10`: the KL weight grows from 0.1 to 1 over ten epochs."""
 
-    settings = (Setting("kl_start", number("[0, 1]"), "KL weight at the start", 1.0),
-                Setting("warm_up", whole(0), "epochs over which the KL weight grows to 1", 10),
-                Setting("kl_cycles", whole(1), "cyclical annealing: repeat the warm-up this many times, holding the "
-                                               "weight at 1 equally long after each", 1))
+    settings = (
+        Setting("kl_start", number("[0, 1]"), "KL weight at the start", 1.0),
+        Setting("warm_up", whole(0), "epochs over which the KL weight grows to 1", 10),
+        Setting(
+            "kl_cycles",
+            whole(1),
+            "cyclical annealing: repeat the warm-up this many times, holding the weight at 1 equally long after each",
+            1,
+        ),
+    )
 
     def tag(self, s):
         """The warm-up stands in every run's name anyway."""
@@ -26,8 +32,10 @@ class Annealing(Method):
         if s.kl_cycles > 1 and (s.kl_start == 1 or s.warm_up == 0):
             raise UserError("--kl_cycles does nothing without --kl_start below 1 and --warm_up of an epoch at least")
         if s.kl_start < 1 and s.warm_up == 0:
-            raise UserError("--warm_up 0 and --kl_start below 1 exclude each other: with no epoch to grow in, the KL "
-                            "weight is 1 from the start; give --warm_up N, or --beta for a weight that stays")
+            raise UserError(
+                "--warm_up 0 and --kl_start below 1 exclude each other: with no epoch to grow in, the KL "
+                "weight is 1 from the start; give --warm_up N, or --beta for a weight that stays"
+            )
         if s.kl_start < 1 and s.beta == 0:
             raise UserError("--kl_start does nothing with --beta 0: its KL weight is 0; leave one of them out")
 

@@ -7,7 +7,7 @@ from modules.command import UserError
 from modules.methods.method import Method
 from modules.settings import Setting, number
 
-EPSILON = 1e-12     # the usual 1e-5 would drown the variance of a text encoder's first means, and let them stay there
+EPSILON = 1e-12  # the usual 1e-5 would drown the variance of a text encoder's first means, and let them stay there
 
 
 class BatchNormMean(nn.Module):
@@ -42,8 +42,11 @@ class MeanNorm(nn.BatchNorm1d):
 class BatchNorm(Method):
     """`--bn_gamma 0.6`."""
 
-    settings = (Setting("bn_gamma", number("(0, 100]"), "batch-normalise the posterior mean, with this scale", None,
-                        model=True),)
+    settings = (
+        Setting(
+            "bn_gamma", number("(0, 100]"), "batch-normalise the posterior mean, with this scale", None, model=True
+        ),
+    )
 
     def tag(self, s):
         return f"bn{s.bn_gamma:g}"

@@ -10,7 +10,7 @@ from modules.command import UserError
 from modules.methods.method import Method
 from modules.settings import Setting, number
 
-MOST_NATS = 8       # that a rate asks of each dimension: posteriors of standard deviation 2e-4
+MOST_NATS = 8  # that a rate asks of each dimension: posteriors of standard deviation 2e-4
 
 
 class BoundedVariance(nn.Module):
@@ -34,8 +34,15 @@ class BoundedVariance(nn.Module):
 class CommittedRate(Method):
     """`--committed_rate 3`: a KL of at least 3 nats for every x."""
 
-    settings = (Setting("committed_rate", number("(1e-6, 100]"),
-                        "bound the posterior's variance to a KL of at least that, nats", None, model=True),)
+    settings = (
+        Setting(
+            "committed_rate",
+            number("(1e-6, 100]"),
+            "bound the posterior's variance to a KL of at least that, nats",
+            None,
+            model=True,
+        ),
+    )
 
     def tag(self, s):
         return f"rate{s.committed_rate:g}"
@@ -45,8 +52,10 @@ class CommittedRate(Method):
 
     def check(self, s):
         if (s.committed_rate or 0) > MOST_NATS * s.nz:
-            raise UserError(f"--committed_rate {s.committed_rate:g}: with nz = {s.nz} at most {MOST_NATS * s.nz}, since "
-                            "float32 cannot tell narrower posteriors apart")
+            raise UserError(
+                f"--committed_rate {s.committed_rate:g}: with nz = {s.nz} at most {MOST_NATS * s.nz}, since "
+                "float32 cannot tell narrower posteriors apart"
+            )
 
     def constraint(self, s):
         return BoundedVariance(s.nz, s.committed_rate)

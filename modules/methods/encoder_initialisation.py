@@ -24,10 +24,16 @@ class EncoderInitialisation(Method):
         """
         content = load_model_file(s.encoder_from, description["domain"])
         if content.get("vocabulary", description.get("vocabulary")) != description.get("vocabulary"):
-            raise UserError(f"{s.encoder_from}: its vocabulary is not that of this run's training data; its encoder "
-                            "would read other words; train it on the same sentences")
-        weights = {name.removeprefix("encoder."): value for name, value in content["model"].items()
-                   if name.startswith("encoder.") and not name.startswith("encoder.constraints.")}
-        weights.update({name: value for name, value in model.encoder.state_dict().items()
-                        if name.startswith("constraints.")})
+            raise UserError(
+                f"{s.encoder_from}: its vocabulary is not that of this run's training data; its encoder "
+                "would read other words; train it on the same sentences"
+            )
+        weights = {
+            name.removeprefix("encoder."): value
+            for name, value in content["model"].items()
+            if name.startswith("encoder.") and not name.startswith("encoder.constraints.")
+        }
+        weights.update(
+            {name: value for name, value in model.encoder.state_dict().items() if name.startswith("constraints.")}
+        )
         load_weights(model.encoder, weights, s.encoder_from)

@@ -18,9 +18,16 @@ class FreeBits(Method):
     free.
     """
 
-    settings = (Setting("free_bits", number(f"[0, {MOST}]"), "nats of KL without a penalty ...", 0.0),
-                Setting("free_bits_over", one_of("dimension", "sum"), "... for each dimension of z, or for their sum",
-                        "dimension", needs=("free_bits",)))
+    settings = (
+        Setting("free_bits", number(f"[0, {MOST}]"), "nats of KL without a penalty ...", 0.0),
+        Setting(
+            "free_bits_over",
+            one_of("dimension", "sum"),
+            "... for each dimension of z, or for their sum",
+            "dimension",
+            needs=("free_bits",),
+        ),
+    )
 
     def used(self, s):
         return s.free_bits > 0

@@ -9,8 +9,8 @@ class Method:
     """
 
     settings = ()
-    model = None            # the value of `--model` that asks for it, if it is a model of its own
-    lone = None             # why several processes cannot train it together, if they cannot
+    model = None  # the value of `--model` that asks for it, if it is a model of its own
+    lone = None  # why several processes cannot train it together, if they cannot
 
     def used(self, s):
         """Whether a run makes use of it: by default, if one of its settings differs from its default."""

@@ -31,8 +31,10 @@ class SemiAmortised(Method):
         refuse = {"--bn_gamma": s.bn_gamma, "--committed_rate": s.committed_rate, "--free_bits": s.free_bits}
         for flag, given in refuse.items():
             if given and self.used(s):
-                raise UserError(f"--model savae and {flag} exclude each other: it refines its posterior for the ELBO, "
-                                "free of constraints")
+                raise UserError(
+                    f"--model savae and {flag} exclude each other: it refines its posterior for the ELBO, "
+                    "free of constraints"
+                )
 
     def assemble(self, s, encoder, decoder):
         return SemiAmortisedVAE(encoder, decoder, s.svi_steps, s.batch_size)
@@ -60,14 +62,20 @@ class SemiAmortisedVAE(VAE):
     def posterior(self, x, generator=None, kl_weight=1.0):
         """Mean and log-variance of the refined q(z|x), [batch, nz] both."""
         start = torch.cat(self.encoder(x), dim=1)
-        refined = [self._refined(*part, generator, kl_weight)
-                   for part in zip(x.split(self.batch_size), start.split(self.batch_size))]
+        refined = [
+            self._refined(*part, generator, kl_weight)
+            for part in zip(x.split(self.batch_size), start.split(self.batch_size))
+        ]
         return torch.cat(refined).chunk(2, dim=1)
 
     def _refined(self, x, start, generator, kl_weight):
         """lambda of a batch after `steps` steps from `start`, [batch, 2 nz] both."""
-        noise = torch.randn((self.steps, len(start), start.size(1) // 2), dtype=start.dtype, generator=generator,
-                            device=generator.device if generator else start.device).to(start.device)
+        noise = torch.randn(
+            (self.steps, len(start), start.size(1) // 2),
+            dtype=start.dtype,
+            generator=generator,
+            device=generator.device if generator else start.device,
+        ).to(start.device)
         return _Refinement.apply(_Problem(self, x, kl_weight), noise, start, *self.decoder.parameters())
 
 

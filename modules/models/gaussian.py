@@ -4,7 +4,7 @@ import math
 
 import torch
 
-CANCELS = 1e9       # squares over variances from which float64 no longer keeps 1e-6 of their differences
+CANCELS = 1e9  # squares over variances from which float64 no longer keeps 1e-6 of their differences
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -62,13 +62,14 @@ def log_mixture_density(z, mean, logvar, chunk=1024, largest=None):
     """
     z, mean, logvar = z.double(), mean.double(), logvar.double()
     if not (largest_square(z, mean, logvar) if largest is None else largest) < CANCELS:
-        return torch.cat([torch.logsumexp(log_density(part.unsqueeze(1), mean, logvar), dim=1)
-                          for part in z.split(16)]) - math.log(len(mean))
+        return torch.cat(
+            [torch.logsumexp(log_density(part.unsqueeze(1), mean, logvar), dim=1) for part in z.split(16)]
+        ) - math.log(len(mean))
     precision = (-logvar).exp()
-    features = torch.cat([precision, -2 * mean * precision], dim=1).T                 # [2 nz, n]
-    constant = (mean.square() * precision + logvar + LOG_2PI).sum(dim=1)              # [n]
+    features = torch.cat([precision, -2 * mean * precision], dim=1).T  # [2 nz, n]
+    constant = (mean.square() * precision + logvar + LOG_2PI).sum(dim=1)  # [n]
     parts = []
     for part in z.split(chunk):
-        squares = torch.cat([part.square(), part], dim=1) @ features + constant       # [chunk, n]
+        squares = torch.cat([part.square(), part], dim=1) @ features + constant  # [chunk, n]
         parts.append(torch.logsumexp(-0.5 * squares, dim=1))
     return torch.cat(parts) - math.log(len(mean))

@@ -55,11 +55,13 @@ class VAE(nn.Module):
         log_weights = []
         for z, mean, logvar in self.iw_draws(x, nsamples, max_rows, generator):
             rows = max(1, max_rows // z.size(1))
-            log_likelihood = -torch.cat([self.decoder.reconstruction(part_x, part_z)
-                                         for part_x, part_z in zip(x.split(rows), z.split(rows))])
-            log_weights.append(log_likelihood + log_standard_normal(z)
-                               - log_density(z, mean.unsqueeze(1), logvar.unsqueeze(1)))
-        log_weights = torch.cat(log_weights, dim=1)                                       # [batch, K]
+            log_likelihood = -torch.cat(
+                [self.decoder.reconstruction(part_x, part_z) for part_x, part_z in zip(x.split(rows), z.split(rows))]
+            )
+            log_weights.append(
+                log_likelihood + log_standard_normal(z) - log_density(z, mean.unsqueeze(1), logvar.unsqueeze(1))
+            )
+        log_weights = torch.cat(log_weights, dim=1)  # [batch, K]
         return math.log(log_weights.size(1)) - torch.logsumexp(log_weights, dim=1)
 
     @torch.no_grad()
@@ -67,7 +69,7 @@ class VAE(nn.Module):
         """The samples of `iw_nll`, some at a time: yields (z [batch, draws, nz], mean and logvar of q(z|x))."""
         mean, logvar = self.posterior(x, generator)
         if mean.size(1) == 0:
-            nsamples = 1            # without a latent variable the first estimate is exact
+            nsamples = 1  # without a latent variable the first estimate is exact
         draws = max(1, min(nsamples, max_rows // len(x)))
         for drawn in range(0, nsamples, draws):
             yield reparameterize(mean, logvar, min(draws, nsamples - drawn), generator), mean, logvar

@@ -12,7 +12,6 @@ from modules.settings import Settings, parse
 from modules.training.loop import state_path
 from modules.training.run import LOGS, log_path, model_path
 
-
 ANNEAL = "--kl_start 0.1 --warm_up {anneal}"
 AUTOENCODER = "--beta 0.0"  # a run that is in no row, but whose best model another one starts from, as {needed}
 METHODS = {  # {row: flags}; those in braces but {needed} are the table's

@@ -48,9 +48,14 @@ class Algorithm1:
         steps = 0
         if aggressive:
             with self.only_encoder_gradients():
-                steps = optimise_encoder(lambda batch: self.encoder_step(batch, weight), x,
-                                         lambda: train.random_batch(generator), train.units,
-                                         self.recipe.inner_steps, self.recipe.inner_test_every)
+                steps = optimise_encoder(
+                    lambda batch: self.encoder_step(batch, weight),
+                    x,
+                    lambda: train.random_batch(generator),
+                    train.units,
+                    self.recipe.inner_steps,
+                    self.recipe.inner_test_every,
+                )
             phi_moved()
         return steps, *self.decoder_step(x, weight, joint=not aggressive, phi_moved=phi_moved)
 
@@ -81,7 +86,7 @@ class Algorithm1:
         for parameter in self.both:
             parameter.grad = None
         rows, share = self.team.rows(x)
-        reconstruction, kl = self.model.elbo_terms(rows, self.s.nsamples, weight)       # [rows], [rows, nz]
+        reconstruction, kl = self.model.elbo_terms(rows, self.s.nsamples, weight)  # [rows], [rows, nz]
         penalty = self.team.of_batch(lambda kl: methods.kl_penalty(self.s, kl), kl)
         loss = torch.add(reconstruction, penalty, alpha=weight)
         (share * loss).sum().backward()

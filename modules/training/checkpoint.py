@@ -15,7 +15,7 @@ FORMAT = "lagging-vae checkpoint 1"
 
 def save_checkpoint(path, content):
     """Write `content` (tensors, numbers, strings, lists, dicts) to `path`, atomically."""
-    buffer = io.BytesIO()       # torch's own writer has no clear words for a full disk
+    buffer = io.BytesIO()  # torch's own writer has no clear words for a full disk
     torch.save({"format": FORMAT, **content}, buffer)
     with replacing(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
@@ -53,8 +53,11 @@ def load_model_file(path, domain):
 
 
 def _is_state_dict(content):
-    return isinstance(content, dict) and bool(content) and all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items())
+    return (
+        isinstance(content, dict)
+        and bool(content)
+        and all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items())
+    )
 
 
 def require_kind(name, value, like):
@@ -78,24 +81,36 @@ def load_weights(model, weights, path):
     """
     weights = {name: value for name, value in weights.items() if name != "decoder.loss.weight"}
     expected = model.state_dict()
-    weights.update({name: value for name, value in expected.items()
-                    if name.endswith("num_batches_tracked") and name not in weights})
+    weights.update(
+        {
+            name: value
+            for name, value in expected.items()
+            if name.endswith("num_batches_tracked") and name not in weights
+        }
+    )
     complaints = {
         "missing": [name for name in expected if name not in weights],
         "unexpected": [name for name in weights if name not in expected],
-        "of another shape": [f"{name} {list(weights[name].shape)} instead of {list(value.shape)}"
-                             for name, value in expected.items()
-                             if name in weights and weights[name].shape != value.shape]}
+        "of another shape": [
+            f"{name} {list(weights[name].shape)} instead of {list(value.shape)}"
+            for name, value in expected.items()
+            if name in weights and weights[name].shape != value.shape
+        ],
+    }
     if any(complaints.values()):
-        raise UserError(f"{path}: these weights are not of this model; " + "; ".join(
-            f"{what}: {_listed(names)}" for what, names in complaints.items() if names))
+        raise UserError(
+            f"{path}: these weights are not of this model; "
+            + "; ".join(f"{what}: {_listed(names)}" for what, names in complaints.items() if names)
+        )
     model.load_state_dict(weights)
 
 
 def _listed(names, at_most=4):
     more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
-    return ", ".join(name if name.isprintable() and len(name) <= 150 else f"{name[:50]!r}..."
-                     for name in names[:at_most]) + more
+    return (
+        ", ".join(name if name.isprintable() and len(name) <= 150 else f"{name[:50]!r}..." for name in names[:at_most])
+        + more
+    )
 
 
 def _load_safely(path):
@@ -103,7 +118,7 @@ def _load_safely(path):
     if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
         raise UserError(f"{path}: a pipe or a device, not a checkpoint file")
     try:
-        if zipfile.is_zipfile(path):            # torch does not look at the checksums
+        if zipfile.is_zipfile(path):  # torch does not look at the checksums
             with zipfile.ZipFile(path) as archive:
                 broken = archive.testzip()
             if broken:
@@ -116,8 +131,10 @@ def _load_safely(path):
     except PermissionError:
         raise UserError(f"{path}: no permission to read this checkpoint") from None
     except pickle.UnpicklingError:
-        raise UserError(f"{path}: not a checkpoint that can be read safely (it is no checkpoint at all, or holds "
-                        "objects other than tensors and plain values); nothing in it was run") from None
-    except Exception as error:      # what torch makes of damaged bytes is of many types
+        raise UserError(
+            f"{path}: not a checkpoint that can be read safely (it is no checkpoint at all, or holds "
+            "objects other than tensors and plain values); nothing in it was run"
+        ) from None
+    except Exception as error:  # what torch makes of damaged bytes is of many types
         what = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: truncated or not a checkpoint ({what}); use another copy or train anew") from None

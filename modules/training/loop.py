@@ -20,7 +20,7 @@ from modules.training.checkpoint import load_checkpoint, require_kind, save_chec
 from modules.training.distributed import Team
 from modules.training.schedules import AggressivePhase, LearningRateDecay
 
-REPORTS_PER_EPOCH = 10          # while aggressive and in the first epoch, when collapse happens
+REPORTS_PER_EPOCH = 10  # while aggressive and in the first epoch, when collapse happens
 LATER_REPORTS_PER_EPOCH = 2
 
 
@@ -31,10 +31,10 @@ class Progress:
     phase: AggressivePhase
     decay: LearningRateDecay
     epoch: int = 0
-    batch: int = 0                                  # outer iterations done in this epoch
-    iteration: int = 0                              # outer iterations done in all
-    encoder_steps: int = 0                          # inner steps done in all
-    best_loss: float = math.inf                     # validation loss of the saved best model, nats (KL weight 1)
+    batch: int = 0  # outer iterations done in this epoch
+    iteration: int = 0  # outer iterations done in all
+    encoder_steps: int = 0  # inner steps done in all
+    best_loss: float = math.inf  # validation loss of the saved best model, nats (KL weight 1)
     seconds: float = 0.0
     finished: bool = False
     tested: bool = False
@@ -43,8 +43,9 @@ class Progress:
     @classmethod
     def from_dict(cls, saved):
         """What `dataclasses.asdict` made a dict of."""
-        return cls(**{**saved, "phase": AggressivePhase(**saved["phase"]),
-                      "decay": LearningRateDecay(**saved["decay"])})
+        return cls(
+            **{**saved, "phase": AggressivePhase(**saved["phase"]), "decay": LearningRateDecay(**saved["decay"])}
+        )
 
 
 class Observer:
@@ -83,12 +84,19 @@ class Trainer:
         self.model_path = Path(model_path)
         self.state_path = state_path(model_path)
         self.device = model.device
-        self.generator = torch.Generator().manual_seed(s.seed)      # orders and inner-loop draws
+        self.generator = torch.Generator().manual_seed(s.seed)  # orders and inner-loop draws
         self.order = None
         self.progress = Progress(
             AggressivePhase(bool(s.aggressive), recipe.mi_start, recipe.mi_patience),
-            LearningRateDecay(recipe.lr, recipe.lr_decay, recipe.decay_patience, recipe.decay_from_epoch,
-                              recipe.max_decays, recipe.rebase_at_decay))
+            LearningRateDecay(
+                recipe.lr,
+                recipe.lr_decay,
+                recipe.decay_patience,
+                recipe.decay_from_epoch,
+                recipe.max_decays,
+                recipe.rebase_at_decay,
+            ),
+        )
         self.algorithm = Algorithm1(model, recipe, s, recipe.lr, self.team)
 
     def fit(self):
@@ -125,8 +133,13 @@ class Trainer:
         """`Algorithm1.outer_iteration` on a batch, and the account of it."""
         p = self.progress
         steps, reconstruction, kl = self.algorithm.outer_iteration(
-            x, self.kl_weight(p.iteration), p.phase.active, self.splits["train"], self.generator,
-            lambda: self.observer("encoder", self))
+            x,
+            self.kl_weight(p.iteration),
+            p.phase.active,
+            self.splits["train"],
+            self.generator,
+            lambda: self.observer("encoder", self),
+        )
         p.iteration += 1
         p.encoder_steps += steps
         p.reported["reconstruction"] += reconstruction
@@ -142,8 +155,14 @@ class Trainer:
         if self.order is None:
             self.order = train.order(self.generator)
         last_save = time.monotonic()
-        bar = tqdm(total=train.num_batches, initial=p.batch, desc=f"epoch {p.epoch}", unit="batch", leave=False,
-                   disable=not (self.team.first and sys.stderr.isatty()))
+        bar = tqdm(
+            total=train.num_batches,
+            initial=p.batch,
+            desc=f"epoch {p.epoch}",
+            unit="batch",
+            leave=False,
+            disable=not (self.team.first and sys.stderr.isatty()),
+        )
         with bar:
             while p.batch < train.num_batches and not self.out_of_iterations:
                 started = time.monotonic()
@@ -175,9 +194,17 @@ class Trainer:
                 self.records.write("aggressive phase ends", epoch=p.epoch)
         weight = self.kl_weight(p.iteration - 1)
         self.records.say(f"kl weight {weight:.4f}")
-        self.records.write("val", **val.as_dict(), epoch=p.epoch, iteration=p.iteration, kl_weight=weight, lr=p.decay.lr,
-                           aggressive=was_aggressive, encoder_steps=p.encoder_steps,
-                           seconds=round(p.seconds + time.monotonic() - started, 2))
+        self.records.write(
+            "val",
+            **val.as_dict(),
+            epoch=p.epoch,
+            iteration=p.iteration,
+            kl_weight=weight,
+            lr=p.decay.lr,
+            aggressive=was_aggressive,
+            encoder_steps=p.encoder_steps,
+            seconds=round(p.seconds + time.monotonic() - started, 2),
+        )
         self._keep_the_best(val)
         p.finished = p.decay.exhausted or p.epoch + 1 >= self.s.epochs
         if p.epoch % self.s.test_nepoch == 0 and not p.finished:
@@ -213,15 +240,26 @@ class Trainer:
         self._check_finite(reconstruction + kl)
         mi, au = metrics.quick_look(self.model, self.splits["val"], self.s.seed)
         self._check_finite(mi)
-        self.records.write("report", epoch=p.epoch, iteration=p.iteration, loss=reconstruction + kl,
-                           reconstruction=reconstruction, kl=kl, mi=mi, active_units=au, encoder_steps=p.encoder_steps,
-                           seconds=round(seconds, 2))
+        self.records.write(
+            "report",
+            epoch=p.epoch,
+            iteration=p.iteration,
+            loss=reconstruction + kl,
+            reconstruction=reconstruction,
+            kl=kl,
+            mi=mi,
+            active_units=au,
+            encoder_steps=p.encoder_steps,
+            seconds=round(seconds, 2),
+        )
         reported.update(reconstruction=0.0, kl=0.0, count=0.0)
 
     def _check_finite(self, loss):
         if not math.isfinite(loss):
-            raise UserError(f"training diverged: loss or mutual information became {loss} in epoch "
-                            f"{self.progress.epoch}; start again with another --seed or a gentler setting")
+            raise UserError(
+                f"training diverged: loss or mutual information became {loss} in epoch "
+                f"{self.progress.epoch}; start again with another --seed or a gentler setting"
+            )
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -231,12 +269,16 @@ class Trainer:
         content = {
             "model": self.model.state_dict(),
             "training": {
-                "progress": {**asdict(self.progress), "reported": reported}, "order": self.order,
+                "progress": {**asdict(self.progress), "reported": reported},
+                "order": self.order,
                 "encoder_optimiser": self.algorithm.encoder_optimiser.state_dict(),
                 "decoder_optimiser": self.algorithm.decoder_optimiser.state_dict(),
-                "generator": self.generator.get_state(), "rng": torch.get_rng_state(),
+                "generator": self.generator.get_state(),
+                "rng": torch.get_rng_state(),
                 "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
-                "records": self.records.positions()}}
+                "records": self.records.positions(),
+            },
+        }
         self._write(self.state_path, content)
 
     def _write(self, path, content):
@@ -251,8 +293,9 @@ class Trainer:
             self._take_up(content["training"], content["model"])
         except (AttributeError, KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
             what = " ".join(str(error).split())[:200]
-            raise UserError(f"{self.state_path}: damaged ({type(error).__name__}: {what}); start again with --overwrite"
-                            ) from None
+            raise UserError(
+                f"{self.state_path}: damaged ({type(error).__name__}: {what}); start again with --overwrite"
+            ) from None
         self.observer.resume(self.progress.iteration)
 
     def _take_up(self, training, weights):

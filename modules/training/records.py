@@ -17,12 +17,13 @@ from modules.command import UserError, note, os_complaint
 from modules.evaluation.metrics import perplexity
 from modules.settings import REPOSITORY
 
-
-FIGURES = ("{split} --- avg_loss: {loss:.4f}, kl: {kl:.4f}, mi: {mi:.4f}, recon: {reconstruction:.4f}, "
-           "nll: {loss:.4f}{ppl}\nmi_agg: {mi_agg:.4f}, kl_agg: {kl_agg:.4f}\n{active_units} active units")
-LINES = {       # what people and notebooks read of an event, made of the event
+FIGURES = (
+    "{split} --- avg_loss: {loss:.4f}, kl: {kl:.4f}, mi: {mi:.4f}, recon: {reconstruction:.4f}, "
+    "nll: {loss:.4f}{ppl}\nmi_agg: {mi_agg:.4f}, kl_agg: {kl_agg:.4f}\n{active_units} active units"
+)
+LINES = {  # what people and notebooks read of an event, made of the event
     "report": "epoch: {epoch}, iter: {iteration}, avg_loss: {loss:.4f}, kl: {kl:.4f}, mi: {mi:.4f}, "
-              "recon: {reconstruction:.4f},au {active_units}, time elapsed {seconds:.2f}s",
+    "recon: {reconstruction:.4f},au {active_units}, time elapsed {seconds:.2f}s",
     "aggressive phase ends": "STOP BURNING",
     "val": FIGURES,
     "test": FIGURES,
@@ -30,15 +31,19 @@ LINES = {       # what people and notebooks read of an event, made of the event
     "decay": "new lr: {lr:f}",
     "iw": "iw nll: {nll:.4f}{ppl}",
     "optimum": "optimum: {nll:.4f} nats; {gap:.4f} above it; "
-               "information {information:.4f}, of which mi_agg has {share}%"}
+    "information {information:.4f}, of which mi_agg has {share}%",
+}
 
 
 def lines_of(event, words):
     """The lines of an event, if it has any; `words` tells whether perplexities stand there."""
     told = {name: _rounded(value) for name, value in event.items()} | {"split": event["event"].upper(), "ppl": ""}
     if event["event"] == "data":
-        return ["data: " + "; ".join(f"{name} {_described(its)}" for name, its in event["splits"].items())
-                + (f"; vocabulary {event['vocabulary']:,}" if words else "")]
+        return [
+            "data: "
+            + "; ".join(f"{name} {_described(its)}" for name, its in event["splits"].items())
+            + (f"; vocabulary {event['vocabulary']:,}" if words else "")
+        ]
     if event["event"] in ("val", "test"):
         if words:
             told["ppl"] = f", ppl: {perplexity(event['loss'], SimpleNamespace(**event)):.4f}"
@@ -73,7 +78,7 @@ class Printer:
         try:
             tqdm.write(line, file=sys.stdout)
             sys.stdout.flush()
-        except BrokenPipeError:             # who reads has seen enough: the run goes on without it
+        except BrokenPipeError:  # who reads has seen enough: the run goes on without it
             sys.stdout = open(os.devnull, "w", encoding="utf-8")
 
     def write(self, event, **values):
@@ -140,29 +145,41 @@ class Records(Printer):
         try:
             print(line, file=self._files[which], flush=True)
         except OSError as error:
-            raise UserError(f"cannot write {os_complaint(error, self.paths[which])}; then go on with "
-                            "--resume") from error
+            raise UserError(
+                f"cannot write {os_complaint(error, self.paths[which])}; then go on with --resume"
+            ) from error
 
 
 def _strict(event):
     """An event without what JSON does not know: numbers that are not finite become null."""
-    return {name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in event.items()}
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in event.items()
+    }
 
 
 def environment(processes=1):
     """Versions, the git commit and the number of processes that a run's figures depend on."""
-    return {**({"processes": processes} if processes > 1 else {}),
-            "python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__,
-            "platform": platform.platform(), "threads": torch.get_num_threads(),
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-            "git_commit": _git_commit()}
+    return {
+        **({"processes": processes} if processes > 1 else {}),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "git_commit": _git_commit(),
+    }
 
 
 def _git_commit():
     try:
-        answer = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-                                cwd=REPOSITORY, capture_output=True, text=True, timeout=10)
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip() or None

@@ -36,8 +36,10 @@ def prepare_device(tf32=False):
     if torch.cuda.is_available():
         mine, there = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
         if mine >= there:
-            raise UserError(f"more processes than the {there} GPUs of this machine; --nproc_per_node {there}, or "
-                            "CUDA_VISIBLE_DEVICES= in front of the command for its CPUs")
+            raise UserError(
+                f"more processes than the {there} GPUs of this machine; --nproc_per_node {there}, or "
+                "CUDA_VISIBLE_DEVICES= in front of the command for its CPUs"
+            )
         torch.cuda.set_device(mine)
         return torch.device("cuda")
     keep_freed_memory()
@@ -54,7 +56,7 @@ def log_path(dataset, run_id, suffix=".jsonl", logs=LOGS):
     return Path(logs, dataset, f"{run_id}{suffix}")
 
 
-def train_and_test(run_id, beginning, s, recipe, observer=Observer()):
+def train_and_test(run_id, beginning, s, recipe, observer=None):
     """Train a model, or go on training it, then evaluate its best weights on the test split.
 
     `beginning` is what `Domain.begin` returns. Files are `models/<dataset>/<run_id>.pt` and
@@ -63,10 +65,13 @@ def train_and_test(run_id, beginning, s, recipe, observer=Observer()):
     --overwrite says what to do.
     """
     model, splits, description = beginning
+    observer = observer or Observer()
     best, words = model_path(s.dataset, run_id), splits["test"].unit == "word"
     if s.precision == "bf16" and bf16_is_slow(model.device):
-        note("--precision bf16: this processor has no instructions for it (avx512_bf16, amx_bf16), and is slower with "
-             "it than without: 2.4 times at PTB size, 1.4 times with images, where that was measured")
+        note(
+            "--precision bf16: this processor has no instructions for it (avx512_bf16, amx_bf16), and is slower with "
+            "it than without: 2.4 times at PTB size, 1.4 times with images, where that was measured"
+        )
     with team_for(model) as team:
         starts = team.agreed(not (s.resume and state_path(best).exists()))
         if team.size > 1:
@@ -78,8 +83,9 @@ def train_and_test(run_id, beginning, s, recipe, observer=Observer()):
                 _clear_the_way(best, starts, run_id, observer, s)
             saved = None if starts else _saved_state(best, description, s)
             records = Records(LOGS / s.dataset, run_id, words) if team.first else Printer(words)
-            trainer = Trainer(model, splits, recipe, s, records, best, description, observer if team.first else None,
-                              team)
+            trainer = Trainer(
+                model, splits, recipe, s, records, best, description, observer if team.first else None, team
+            )
             _train_from(trainer, saved, run_id)
             records.close()
 
@@ -102,11 +108,12 @@ def _held(best):
             try:
                 yield
             finally:
-                with suppress(OSError):         # a system that cannot remove a file that is open
+                with suppress(OSError):  # a system that cannot remove a file that is open
                     lock.unlink()
     except Timeout:
-        raise UserError(f"{lock}: another process is at this run; wait for it, or give this run another name with "
-                        "--jobid N") from None
+        raise UserError(
+            f"{lock}: another process is at this run; wait for it, or give this run another name with --jobid N"
+        ) from None
 
 
 def _train_from(trainer, saved, run_id):
@@ -122,8 +129,7 @@ def _train_from(trainer, saved, run_id):
             log = log_path(s.dataset, run_id, ".log")
             print(f"{run_id} is finished: its figures stand in {log}; --eval evaluates it again")
             return
-        records.write("resume", iteration=trainer.progress.iteration, args=s.record(),
-                      **environment(trainer.team.size))
+        records.write("resume", iteration=trainer.progress.iteration, args=s.record(), **environment(trainer.team.size))
     trainer.fit()
     if trainer.progress.finished:
         _test_the_best(trainer, s)
@@ -137,7 +143,7 @@ def read_in(splits, vocabulary=None):
     told = {name: split.about() for name, split in splits.items()}
     for name, its in told.items():
         if its.get("unk", 0) > 0.5:
-            note(f"{its['unk']:.0%} of the words of the {name} split are <unk>: is it the text that the vocabulary is of?")
+            note(f"{its['unk']:.0%} of the words of the {name} split are <unk>: is it text of that vocabulary?")
         if its.get("sentences", 2) == 1:
             note(f"the {name} split is one single line; sentences stand on lines of their own")
     return {"splits": told, "vocabulary": vocabulary and len(vocabulary)}
@@ -162,15 +168,29 @@ def test(model, split, s, records, team=None):
     measured = metrics.evaluate(model, split, s.seed, team)
     records.write("test", **measured.as_dict(), final=True)
     nll = metrics.importance_weighted_nll(
-        model, split, s.iw_nsamples, s.iw_batch, s.seed,
-        lambda batches: tqdm(batches, total=split.num_batches, desc="iw nll", leave=False,
-                             disable=not (team.first and sys.stderr.isatty())), team)
+        model,
+        split,
+        s.iw_nsamples,
+        s.iw_batch,
+        s.seed,
+        lambda batches: tqdm(
+            batches,
+            total=split.num_batches,
+            desc="iw nll",
+            leave=False,
+            disable=not (team.first and sys.stderr.isatty()),
+        ),
+        team,
+    )
     if not math.isfinite(nll):
-        raise UserError(f"the importance-weighted NLL is {nll}: the posteriors are too narrow, or too far from the "
-                        "prior, for float32; train with a gentler setting")
+        raise UserError(
+            f"the importance-weighted NLL is {nll}: the posteriors are too narrow, or too far from the "
+            "prior, for float32; train with a gentler setting"
+        )
     ppl = metrics.perplexity(nll, measured)
-    records.write("iw", nll=nll, ppl=ppl if split.unit == "word" and math.isfinite(ppl) else None,
-                  nsamples=s.iw_nsamples)
+    records.write(
+        "iw", nll=nll, ppl=ppl if split.unit == "word" and math.isfinite(ppl) else None, nsamples=s.iw_nsamples
+    )
     best = optimum.KNOWN.get(split.fingerprint)
     if best:
         records.write("optimum", **best.compare(nll, measured.mi_agg))
@@ -183,12 +203,31 @@ def _saved_state(best, description, s):
     if not {"model", "training", "args"} <= saved.keys():
         raise UserError(f"{path}: a model, but not the state of a run to go on with; start again with --overwrite")
     for name, its_own, ours in s.differences(saved_settings(saved)):
-        raise UserError(f"{path}: the run was started with {name} = {its_own}, not {ours}; resume it with what it was "
-                        "started with")
+        raise UserError(
+            f"{path}: the run was started with {name} = {its_own}, not {ours}; resume it with what it was started with"
+        )
     if any(saved[name] != description.get(name) for name in ("data", "vocabulary") if name in saved):
-        raise UserError(f"{path}: the data have changed since this run was started; put the old ones back, or start "
-                        "again with --overwrite or another --jobid")
+        raise UserError(
+            f"{path}: the data have changed since this run was started; put the old ones back, or start "
+            "again with --overwrite or another --jobid"
+        )
     return saved
+
+
+def _refuse(path, state, log, s):
+    """Raise the UserError for a run whose name is taken, by the file `path` among others."""
+    if s.resume:
+        raise UserError(f"{state}: the state to go on from is missing; put it back, or start again with --overwrite")
+    for name, its_own, ours in s.differences(_record_of(log)):
+        raise UserError(
+            f"{path}: a run of this name was made with {name} = {its_own}, this one has {ours}; "
+            "--jobid N gives this one another name"
+        )
+    goes_on = "--resume goes on with it, " if state.exists() else ""
+    raise UserError(
+        f"{path}: this run has been made before; {goes_on}--overwrite starts it again, "
+        "--jobid N gives this one another name"
+    )
 
 
 def _make_room(run_id, observer, s):
@@ -197,27 +236,20 @@ def _make_room(run_id, observer, s):
     best, log = model_path(s.dataset, run_id), log_path(s.dataset, run_id)
     files = [best, state_path(best), log.with_suffix(".log"), log]
     there, statistics = [path for path in files if path.exists()], observer.files()
-    if not s.overwrite:
-        if there and (best.exists() or _has_trained(log)):
-            if s.resume:
-                raise UserError(f"{state_path(best)}: the state to go on from is missing; put it back, or start again "
-                                "with --overwrite")
-            for name, its_own, ours in s.differences(_record_of(log)):
-                raise UserError(f"{there[0]}: a run of this name was made with {name} = {its_own}, this one has {ours}; "
-                                "--jobid N gives this one another name")
-            goes_on = "--resume goes on with it, " if state_path(best).exists() else ""
-            raise UserError(f"{there[0]}: this run has been made before; {goes_on}--overwrite starts it again, "
-                            "--jobid N gives this one another name")
+    if there and not s.overwrite and (best.exists() or _has_trained(log)):
+        _refuse(there[0], state_path(best), log, s)
     for path, saved in statistics.items():
         for name, its_own, ours in s.differences(saved):
-            raise UserError(f"{path}: statistics of a run with {name} = {its_own}, not {ours}; move them to another "
-                            "place first")
+            raise UserError(
+                f"{path}: statistics of a run with {name} = {its_own}, not {ours}; move them to another place first"
+            )
         if not s.overwrite:
-            raise UserError(f"{path}: statistics of an earlier run; --overwrite replaces them, or move them to another "
-                            "place first")
+            raise UserError(
+                f"{path}: statistics of an earlier run; --overwrite replaces them, or move them to another place first"
+            )
     removed = [*there, *statistics]
     for folder in {path.parent for path in removed}:
-        with replacing(folder / f"{run_id}.probe") as temporary:       # refused before anything is removed, not after
+        with replacing(folder / f"{run_id}.probe") as temporary:  # refused before anything is removed, not after
             temporary.touch()
         (folder / f"{run_id}.probe").unlink()
     for path in removed:

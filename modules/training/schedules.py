@@ -12,9 +12,9 @@ class AggressivePhase:
     """
 
     active: bool
-    best: float                 # nats
+    best: float  # nats
     patience: int
-    drops: int = 0              # epochs below the best, in all, not in a row
+    drops: int = 0  # epochs below the best, in all, not in a row
 
     def update(self, mi):
         """Take the validation MI of the epoch that just ended; returns whether the phase goes on."""
@@ -35,7 +35,7 @@ class LearningRateDecay:
     patience: int
     from_epoch: int
     max_decays: int
-    rebase: bool                # whether the current loss becomes the one to beat at a decay
+    rebase: bool  # whether the current loss becomes the one to beat at a decay
     to_beat: float = float("inf")
     not_improved: int = 0
     decays: int = 0

@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
+from modules.models.layers.dropout import Dropout
 from modules.models.layers.linear import linear
 from modules.models.layers.vocabulary_softmax import token_nll
-from modules.models.layers.dropout import Dropout
 
 
 class LSTMDecoder(nn.Module):
@@ -33,15 +33,15 @@ class LSTMDecoder(nn.Module):
         Every token but the first (`<s>`) is predicted.
         """
         batch, nsamples, _ = z.shape
-        tokens = x.T                                                            # [time, batch]
-        embedded = self.dropout_in(self.embed(tokens[:-1]))                     # [time - 1, batch, ni]
-        targets = tokens[1:].long()                                             # [time - 1, batch]
+        tokens = x.T  # [time, batch]
+        embedded = self.dropout_in(self.embed(tokens[:-1]))  # [time - 1, batch, ni]
+        targets = tokens[1:].long()  # [time - 1, batch]
         if nsamples > 1:
             embedded, targets = (each.repeat_interleave(nsamples, dim=1) for each in (embedded, targets))
-        steps, z = len(targets), z.flatten(0, 1)                                # z [batch * nsamples, nz]
-        source = torch.cat([embedded, z.expand(steps, -1, -1)], dim=2)          # [time - 1, batch * nsamples, ni + nz]
+        steps, z = len(targets), z.flatten(0, 1)  # z [batch * nsamples, nz]
+        source = torch.cat([embedded, z.expand(steps, -1, -1)], dim=2)  # [time - 1, batch * nsamples, ni + nz]
         hidden, _ = self.lstm(source, self.start(z))
-        hidden = self.dropout_out(hidden).flatten(0, 1)                         # [(time-1) * batch * nsamples, dec_nh]
+        hidden = self.dropout_out(hidden).flatten(0, 1)  # [(time-1) * batch * nsamples, dec_nh]
         dtype = self.train_dtype if self.training else hidden.dtype
         nll = token_nll(hidden, self.pred_linear.weight, targets.flatten(), dtype)
         return nll.view(steps, batch, nsamples).sum(dim=0)

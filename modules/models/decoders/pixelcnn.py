@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modules.models.layers.convolution import Convolution
 from modules.models.decoders import pixelcnn_sampler
-from modules.models.layers.linear import linear
+from modules.models.layers.convolution import Convolution
 from modules.models.layers.elu import ELU
+from modules.models.layers.linear import linear
 
-CHUNK = 50      # images at a time in evaluation on the CPU, for memory: it takes the same time without
-REACH = 3       # a skip path leads from each layer's output to the input of the layer that many further on
+CHUNK = 50  # images at a time in evaluation on the CPU, for memory: it takes the same time without
+REACH = 3  # a skip path leads from each layer's output to the input of the layer that many further on
 
 
 class PixelCNNDecoder(nn.Module):
@@ -31,9 +31,13 @@ class PixelCNNDecoder(nn.Module):
         channels = dec_layers[0]
         self.z_transform = nn.Sequential(linear(nz, math.prod(self.planes)))
         self.main = nn.Sequential(
-            PixelCNN(self.planes[0], channels, dec_kernel_size), Convolution(channels, channels, 1),
-            nn.BatchNorm2d(channels), ELU(), Convolution(channels, 1, 1))
-        self.main.to(memory_format=torch.channels_last)         # on the CPU a fifth off a step
+            PixelCNN(self.planes[0], channels, dec_kernel_size),
+            Convolution(channels, channels, 1),
+            nn.BatchNorm2d(channels),
+            ELU(),
+            Convolution(channels, 1, 1),
+        )
+        self.main.to(memory_format=torch.channels_last)  # on the CPU a fifth off a step
         self.train_dtype = train_dtype
         if nz:
             nn.init.xavier_uniform_(self.z_transform[0].weight)
@@ -44,7 +48,7 @@ class PixelCNNDecoder(nn.Module):
 
         x: binary images [batch, 1, height, width]; z: [batch, nsamples, nz] -> [batch, nsamples].
         """
-        x = x.unsqueeze(1).expand(-1, z.size(1), -1, -1, -1).flatten(0, 1)      # [batch * nsamples, 1, height, width]
+        x = x.unsqueeze(1).expand(-1, z.size(1), -1, -1, -1).flatten(0, 1)  # [batch * nsamples, 1, height, width]
         rows = len(x) if self.training or x.device.type != "cpu" else CHUNK
         parts = zip(x.split(rows), z.flatten(0, 1).split(rows))
         return torch.cat([self._nll(*part) for part in parts]).view(z.shape[:2])
@@ -80,8 +84,10 @@ def check_config(img_size, dec_kernel_size, dec_layers, latent_feature_map):
     if len(img_size) != 3 or img_size[0] != 1 or min(img_size) < 1:
         raise ValueError(f"img_size must be [1, height, width], not {list(img_size)}")
     if not dec_layers or len(dec_kernel_size) != len(dec_layers):
-        raise ValueError(f"dec_kernel_size and dec_layers must have an entry for each layer, one layer at least, but "
-                         f"have {len(dec_kernel_size)} and {len(dec_layers)}")
+        raise ValueError(
+            f"dec_kernel_size and dec_layers must have an entry for each layer, one layer at least, but "
+            f"have {len(dec_kernel_size)} and {len(dec_layers)}"
+        )
     if any(size < 1 or size % 2 == 0 for size in dec_kernel_size):
         raise ValueError(f"dec_kernel_size must hold odd sizes only, not {list(dec_kernel_size)}")
     if len(set(dec_layers)) > 1 or dec_layers[0] < 2 or dec_layers[0] % 2:
@@ -111,7 +117,7 @@ class PixelCNN(nn.Module):
     @staticmethod
     def through(x, layers, skips):
         """Send x through the layers, and along the skip paths between them."""
-        outputs = []                                        # of the last few layers
+        outputs = []  # of the last few layers
         for i, layer in enumerate(layers):
             if i >= REACH:
                 x = x + skips[i - REACH](outputs[-REACH])
@@ -127,7 +133,9 @@ class FirstLayer(nn.Module):
         super().__init__()
         self.main = nn.Sequential(
             MaskedConvolution(1 + latent_planes, channels, kernel_size, masked_channels=1, sees_centre=False),
-            nn.BatchNorm2d(channels), ELU())
+            nn.BatchNorm2d(channels),
+            ELU(),
+        )
 
     def forward(self, x):
         """x: image and latent planes [n, 1 + planes, height, width] -> [n, channels, height, width]."""
@@ -142,10 +150,15 @@ class Bottleneck(nn.Module):
         super().__init__()
         half = channels // 2
         self.main = nn.Sequential(
-            Convolution(channels, half, 1), nn.BatchNorm2d(half), ELU(),
+            Convolution(channels, half, 1),
+            nn.BatchNorm2d(half),
+            ELU(),
             MaskedConvolution(half, half, kernel_size, masked_channels=half, sees_centre=True),
-            nn.BatchNorm2d(half), ELU(),
-            Convolution(half, channels, 1), nn.BatchNorm2d(channels))
+            nn.BatchNorm2d(half),
+            ELU(),
+            Convolution(half, channels, 1),
+            nn.BatchNorm2d(channels),
+        )
 
     def forward(self, x):
         """x [n, channels, height, width] -> the same shape."""
@@ -173,9 +186,9 @@ class MaskedConvolution(Convolution):
     @torch.no_grad()
     def hide(self):
         """Set the mask, and to zero the weights that it hides."""
-        position = torch.arange(self.mask[0, 0].numel(), device=self.mask.device).view(self.kernel_size)    # raster order
-        hidden = position >= len(position)**2 // 2 + self.sees_centre
-        self.mask.fill_(1)[:, :self.masked_channels].masked_fill_(hidden, 0)
+        position = torch.arange(self.mask[0, 0].numel(), device=self.mask.device).view(self.kernel_size)  # raster order
+        hidden = position >= len(position) ** 2 // 2 + self.sees_centre
+        self.mask.fill_(1)[:, : self.masked_channels].masked_fill_(hidden, 0)
         self.weight *= self.mask
 
     def kernel(self):
@@ -187,5 +200,5 @@ class MaskedConvolution(Convolution):
     def convolve(self, x, kernel, bias=None):
         """x [n, in, height, width] -> [n, out, height, width]; `kernel` may lack rows that are hidden."""
         above, beside = self.padding
-        below = kernel.size(2) - 1 - above                                      # none where hidden rows are left out
+        below = kernel.size(2) - 1 - above  # none where hidden rows are left out
         return F.conv2d(F.pad(x, (0, 0, above, below)), kernel, bias, padding=(0, beside))

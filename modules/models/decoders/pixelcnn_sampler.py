@@ -25,7 +25,7 @@ def sample(decoder, z, uniform, progress=lambda rows: rows):
     for row in progress(range(height)):
         network.start_row()
         for column in range(width):
-            p = network(unknown).sigmoid_()                                     # [n, 1]
+            p = network(unknown).sigmoid_()  # [n, 1]
             pixel = (uniform[row * width + column].unsqueeze(1) < p).to(p.dtype)
             network.tell(pixel)
             probabilities.append(p)
@@ -69,10 +69,10 @@ class FirstLayerAtPixel:
         masked, norm, _ = layer.main
         kernel, bias = masked.folded(norm)
         n, latent_planes, height, width = planes.shape
-        constant = bias.view(-1, 1, 1).expand(n, -1, height, width)                     # [n, channels, height, width]
+        constant = bias.view(-1, 1, 1).expand(n, -1, height, width)  # [n, channels, height, width]
         if latent_planes:
             constant = constant + F.conv2d(planes, kernel[:, 1:], padding=masked.padding)
-        self.masked = MaskedConvolutionAtPixel(kernel[:, :1, :kernel.size(3) // 2 + 1], constant)
+        self.masked = MaskedConvolutionAtPixel(kernel[:, :1, : kernel.size(3) // 2 + 1], constant)
 
     def __call__(self, x):
         return F.elu_(self.masked(x))
@@ -104,24 +104,24 @@ class MaskedConvolutionAtPixel:
         (n, _, _, width), inputs, reach = constant.shape, kernel.size(1), kernel.size(3) // 2
         self.constant, self.reach, self.row = constant, reach, -1
         self.kernel_above = kernel[:, :, :reach]
-        self.matrix = kernel[:, :, reach, :reach + 1].permute(2, 1, 0).flatten(0, 1)    # [(reach + 1) * in, out]
+        self.matrix = kernel[:, :, reach, : reach + 1].permute(2, 1, 0).flatten(0, 1)  # [(reach + 1) * in, out]
         self.rows_above = constant.new_zeros(n, reach, width + 2 * reach, inputs)
         self.this_row = constant.new_zeros(n, width + 2 * reach, inputs)
 
     def start_row(self):
         """Compute at once what the rows above give for every pixel of the next row."""
         self.row, self.column = self.row + 1, -1
-        self.given = self.constant[:, :, self.row].transpose(1, 2)                      # [n, width, out]
+        self.given = self.constant[:, :, self.row].transpose(1, 2)  # [n, width, out]
         if self.reach:
             self.rows_above = torch.cat([self.rows_above[:, 1:], self.this_row.unsqueeze(1)], dim=1)
-            above = F.conv2d(self.rows_above.permute(0, 3, 1, 2), self.kernel_above)    # [n, out, 1, width]
+            above = F.conv2d(self.rows_above.permute(0, 3, 1, 2), self.kernel_above)  # [n, out, 1, width]
             self.given = self.given + above.squeeze(2).transpose(1, 2)
 
     def __call__(self, x):
         """x: the input at the next pixel [n, in] -> the output there [n, out]."""
         self.column += 1
         self.put(x)
-        window = self.this_row[:, self.column:self.column + self.reach + 1].flatten(1)
+        window = self.this_row[:, self.column : self.column + self.reach + 1].flatten(1)
         return torch.addmm(self.given[:, self.column], window, self.matrix)
 
     def put(self, x):

@@ -19,7 +19,7 @@ class LSTMEncoder(GaussianEncoder):
 
     def gaussian(self, x):
         """x: token ids [batch, time], `<s>` and `</s>` included -> mean, logvar, both [batch, nz]."""
-        embedded = self.embed(x.T)                                              # [time, batch, ni]
+        embedded = self.embed(x.T)  # [time, batch, ni]
         start = embedded.new_zeros(1, len(x), self.lstm.hidden_size)
-        _, (last_hidden, _) = self.lstm(embedded, (start, start))               # last_hidden [1, batch, enc_nh]
+        _, (last_hidden, _) = self.lstm(embedded, (start, start))  # last_hidden [1, batch, enc_nh]
         return self.linear(last_hidden.squeeze(0)).chunk(2, dim=-1)

@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modules.models.layers.convolution import Convolution
 from modules.models.encoders.gaussian_encoder import GaussianEncoder
+from modules.models.layers.convolution import Convolution
 
-FEATURES = 512      # what the linear map to mean and log-variance sees of an image
+FEATURES = 512  # what the linear map to mean and log-variance sees of an image
 
 
 class ResNetEncoder(GaussianEncoder):
@@ -21,12 +21,18 @@ class ResNetEncoder(GaussianEncoder):
         super().__init__(constraints)
         channels, height, width = img_size
         if min(channels, height, width, *enc_layers) < 1 or not enc_layers:
-            raise ValueError(f"the image encoder needs at least one block, and sizes of at least 1, not images "
-                             f"{list(img_size)} with blocks {list(enc_layers)}")
+            raise ValueError(
+                f"the image encoder needs at least one block, and sizes of at least 1, not images "
+                f"{list(img_size)} with blocks {list(enc_layers)}"
+            )
         for _ in enc_layers:
-            height, width = (height + 1) // 2, (width + 1) // 2                     # 28 -> 14 -> 7 -> 4
-        self.main = nn.Sequential(ResNet(channels, enc_layers), Convolution(enc_layers[-1], FEATURES, (height, width)),
-                                  nn.BatchNorm2d(FEATURES), nn.ELU(inplace=True)).to(memory_format=torch.channels_last)
+            height, width = (height + 1) // 2, (width + 1) // 2  # 28 -> 14 -> 7 -> 4
+        self.main = nn.Sequential(
+            ResNet(channels, enc_layers),
+            Convolution(enc_layers[-1], FEATURES, (height, width)),
+            nn.BatchNorm2d(FEATURES),
+            nn.ELU(inplace=True),
+        ).to(memory_format=torch.channels_last)
         self.linear = nn.Linear(FEATURES, 2 * nz)
         nn.init.xavier_uniform_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
@@ -57,8 +63,9 @@ class ResidualBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(out_channels)
         self.conv2 = Convolution(out_channels, out_channels, 3, padding=1)
         self.bn2 = nn.BatchNorm2d(out_channels)
-        self.downsample = nn.Sequential(Convolution(in_channels, out_channels, 1, stride=2),
-                                        nn.BatchNorm2d(out_channels))
+        self.downsample = nn.Sequential(
+            Convolution(in_channels, out_channels, 1, stride=2), nn.BatchNorm2d(out_channels)
+        )
 
     def forward(self, x):
         """x: [batch, in_channels, height, width] -> [batch, out_channels, ceil(height / 2), ceil(width / 2)]."""

@@ -24,9 +24,9 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.p)
-        bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-2**63, None).view(torch.int16)
-        dropped = min(round(self.p * 65536), 65535)                     # of 65536
-        keep = bits[:x.numel()].view(x.shape).ge_(dropped - 32768)      # 0 or 1
+        bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+        dropped = min(round(self.p * 65536), 65535)  # of 65536
+        keep = bits[: x.numel()].view(x.shape).ge_(dropped - 32768)  # 0 or 1
         return x * keep.to(x.dtype).mul_(65536 / (65536 - dropped))
 
     def extra_repr(self):

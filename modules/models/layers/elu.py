@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 LOG2_E = 1 / math.log(2)
-PIECE = 2**17       # numbers for each thread at a time: they and what is made of them stay in its cache
+PIECE = 2**17  # numbers for each thread at a time: they and what is made of them stay in its cache
 
 
 class ELU(nn.Module):
@@ -40,5 +40,5 @@ class _ELU(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        y, = ctx.saved_tensors
-        return torch.ops.aten.elu_backward(grad, 1, 1, 1, True, y)      # from the result: 1 where y > 0, else y + 1
+        (y,) = ctx.saved_tensors
+        return torch.ops.aten.elu_backward(grad, 1, 1, 1, True, y)  # from the result: 1 where y > 0, else y + 1

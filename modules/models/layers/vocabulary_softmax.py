@@ -8,7 +8,7 @@ to 7% of a step at PTB size, 14 to 17% at toy size, 1 to 2% at Yahoo size (docs/
 
 import torch
 
-CHUNK = 512     # tokens at a time where no gradient is wanted: less memory, and half off the toy study's likelihood
+CHUNK = 512  # tokens at a time where no gradient is wanted: less memory, and half off the toy study's likelihood
 
 
 def token_nll(hidden, weight, targets, dtype=torch.float32):
@@ -21,14 +21,15 @@ def token_nll(hidden, weight, targets, dtype=torch.float32):
     if torch.is_grad_enabled():
         return _TokenNLL.apply(hidden, weight, targets, dtype)
     low_weight = weight.to(dtype)
-    return torch.cat([_nll_and_odds(part, low_weight, target)[0]
-                      for part, target in zip(hidden.split(CHUNK), targets.split(CHUNK))])
+    return torch.cat(
+        [_nll_and_odds(part, low_weight, target)[0] for part, target in zip(hidden.split(CHUNK), targets.split(CHUNK))]
+    )
 
 
 def _nll_and_odds(hidden, weight, targets):
     """-log p of the targets [tokens, 1], as [tokens]; the odds of all words against the likeliest [tokens, vocab]; and
     their sum [tokens, 1]. p = odds / sum."""
-    odds = hidden.to(weight.dtype) @ weight.T                                   # logits as yet
+    odds = hidden.to(weight.dtype) @ weight.T  # logits as yet
     odds -= odds.amax(dim=1, keepdim=True)
     log_odds = odds.gather(1, targets)
     total = odds.exp_().sum(dim=1, keepdim=True, dtype=hidden.dtype)
@@ -43,7 +44,7 @@ class _TokenNLL(torch.autograd.Function):
     def forward(ctx, hidden, weight, targets, dtype):
         low_weight = weight.to(dtype)
         nll, error, total = _nll_and_odds(hidden, low_weight, targets)
-        error.scatter_add_(1, targets, -total.to(dtype))            # total * (p - onehot) [tokens, vocab]
+        error.scatter_add_(1, targets, -total.to(dtype))  # total * (p - onehot) [tokens, vocab]
         grad_hidden = error @ low_weight if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             hidden = error = None
