@@ -19,7 +19,7 @@ IN_BUILD = mkdir -p build/$@ && cd build/$@ && ../../$(RUN) ../..
 .PHONY: test lint torture demo figures
 
 test: $(VENV)/installed
-	$(RUN) -m pytest -q
+	$(RUN) -m pytest -q -n auto
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check

@@ -153,7 +153,7 @@ class Domain:
 
         A checkpoint of this project has its settings and vocabulary inside; besides those of the model, the settings
         `as_trained` are its own unless a flag says otherwise (`mi` mixes q(z) over the batch). Of a plain state dict,
-        as the authors' code saves it, the settings are those of the dataset, the vocabulary is that of its training file.
+        as the authors' code saves it, the settings are those of the dataset, the vocabulary that of its training file.
         """
         content, vocabulary = load_model_file(path, self.name), None
         if "args" in content:
