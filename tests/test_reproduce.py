@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 import image
@@ -18,12 +20,12 @@ from modules.domains.domain import Domain
 from modules.domains.text_domain import TEXT
 from modules.methods import method_name
 from modules.reports.log_reader import SUMMARY, TESTED, summarise
-from modules.reproduction import plan, published, runner
+from modules.reproduction import plan, published, report, runner
 from tests.conftest import ROOT, assert_refused, environment, events, run_script
 
 SMALL = plan.SCALES["small"]
 TINY = plan.Table(
-    "tiny", "Tiny & 100% made_up", TEXT, "--dataset tiny --iw_nsamples 5", "Yahoo", 0.4, (2, 1), remark="!"
+    "tiny", "Tiny & 100% made_up", TEXT, "--dataset tiny --iw_nsamples 5", "Yahoo", 0.4, seeds=(2, 1), remark="!"
 )
 
 
@@ -61,10 +63,11 @@ def write_log(run, made_up):
 # ---------------------------------------------------------------------- the plan
 
 
-@pytest.mark.parametrize("scale, sizes", [("small", [22, 22]), ("paper", [70, 70, 70])])
+@pytest.mark.parametrize("scale, sizes", [("small", [24, 24]), ("paper", [70, 70, 70]), ("synthetic", [62])])
 def test_the_runs_of_a_scale(scale, sizes):
-    """13 rows and the autoencoder: 4 rows with 3 seeds and 9 with 1, or 5 seeds of all; no two runs share files; a seed
-    of every row comes before the next seed, and a run after the one that it needs."""
+    """13 rows and the autoencoder: 5 rows with 3 seeds and 8 with 1, or 5 seeds of all; of the synthetic set 5 rows
+    with 10 seeds and 3 with 3. No two runs share files; a seed of every row comes before the next seed, and a run after
+    the one that it needs."""
     tables = [reproduce.select({table: plan.rows_of(table)}) for table in plan.SCALES[scale]]
     assert [len(runs) for runs in tables] == sizes
     assert len({run.id for runs in tables for run in runs}) == sum(sizes)
@@ -148,7 +151,8 @@ def test_bad_flags(call, tmp_path, flags):
 def test_a_summary_is_of_the_end_of_the_log():
     run = planned("aggressive", table=SMALL[0])
     made_up = made_up_events(run, nll=9.5)
-    expected = dict(zip(SUMMARY, (9.5, 7.0, 2.0, 1.5, 1.75, 2, 2, 1, 3600.0, None)))
+    made_up[-3]["encoder_steps"], made_up[-3]["mi_agg"] = 90, 1.6
+    expected = dict(zip(SUMMARY, (9.5, 7.0, 2.0, 1.5, 1.75, 2, 2, 1, 3600.0, None, 90, 1.6)))
     assert summarise(made_up) == expected
     resumed = [*made_up, {**made_up[4], "epoch": 2, "seconds": 4000.0}]  # with more epochs
     assert summarise(resumed) == {**expected, **dict.fromkeys(SUMMARY[:6]), "epochs": 3, "seconds": 4000.0}
@@ -238,7 +242,7 @@ def test_the_table(made_up_logs, call):
     assert table["VAE"] == f"{ours} | 329.0 (0.1) | 0.0 | 0.0 | 0.0"
     ours = "7.25 | 7.00 | 2.00 | 1.50 | 1.75 | 2.0 |  | 1.00 | 1 of 2 (1 failed)"
     assert table["VAE + anneal"] == f"{ours} | 328.6 (0.0) | 0.0 | 0.0 | 0.0"
-    assert table["LM"] == "9.00 | 7.00 |  |  |  |  |  | 1.00 | 1 | 328.0 (0.3) |  |  | "
+    assert table["LM"] == "9.00 | 7.00 |  |  |  |  |  | 1.00 | 1 of 2 (1 not run) | 328.0 (0.3) |  |  | "
     ours = f"unfinished: epoch 1; not run{7 * ' | -'} | 0 of 2 (1 unfinished, 1 not run)"
     assert table["aggressive"] == f"{ours} | 328.2 (0.2) | 5.6 (0.2) | 3.0 (0.0) | 8.0 (0.0)"
     assert table["aggressive + anneal"].startswith("failed; not run | -")
@@ -276,6 +280,43 @@ def test_the_table_in_latex(made_up_logs, call):
     assert r"Tiny \& 100\% made\_up" in content
     assert not re.search(r"(?<!\\)[%_#$^~]", content)
     assert content.count("{") == content.count("}")
+
+
+def row_of(method, **figures):
+    """A row of the synthetic table whose finished runs, one a seed, have these figures: {name: [one a seed]}."""
+    table = plan.SYNTHETIC
+    seeds = len(figures["nll"])
+    states = [
+        runner.State("finished", {name: values[seed] for name, values in figures.items()}) for seed in range(seeds)
+    ]
+    return report.Row(table, method, plan.rows_of(table, [method], seeds)[method], states)
+
+
+def test_a_paired_comparison():
+    """Differences -1, -2 and -3: mean -2, deviation 1; the 97.5% quantile of Student's t with 2 degrees is 4.303."""
+    ours, theirs = row_of("aggressive", nll=[9.0, 18.0, 27.0]), row_of("vae", nll=[10.0, 20.0, 30.0])
+    mean, half = ours.difference(theirs)
+    assert mean == -2 and half == pytest.approx(4.303 / 3**0.5)
+    assert theirs.difference(theirs) is None and row_of("lm", nll=[1.0]).difference(theirs) is None
+
+
+@pytest.mark.parametrize("degrees", range(1, 10))
+def test_the_quantiles_of_students_t(degrees):
+    """95% of the mass lies between them: integrated over the angle a, t = tan a, where tails are finite."""
+    bound = math.atan(report.T_QUANTILES[degrees - 1])
+    angle = np.linspace(-bound, bound, 200_001)
+    constant = math.gamma((degrees + 1) / 2) / math.sqrt(degrees * math.pi) / math.gamma(degrees / 2)
+    density = constant * (1 + np.tan(angle) ** 2 / degrees) ** (-(degrees + 1) / 2) / np.cos(angle) ** 2
+    assert np.trapezoid(density, angle) == pytest.approx(0.95, abs=4e-5)  # they have three decimals
+
+
+def test_a_table_with_an_optimum():
+    """Two of three runs end without z, one of these had it when it was best; the gap is taken of the known optimum."""
+    row = row_of("vae", nll=[36.0, 36.0, 36.3], mi_agg=[0.0, 0.5, 1.0], last_mi_agg=[0.0, 0.09, 1.0])
+    assert row.collapsed() == "1 / 2 of 3"
+    assert row.figure("gap") == pytest.approx((36.1 - 28.966722, 0.3 / 3**0.5))
+    line = report.optimum_line(plan.SYNTHETIC.optimum, {"method": "VAE", "NLL": "1", "KL": "2"})
+    assert (line["method"], line["NLL"], line["KL"], line["MI, whole split"]) == ("optimum", "28.97", "", "4.11")
 
 
 # ---------------------------------------------------------------------- Slurm

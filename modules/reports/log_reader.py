@@ -8,13 +8,13 @@ from modules.command import UserError
 
 COLUMNS = ("epoch", "kl", "mi", "kl_agg")
 TESTED = ("kl", "mi", "mi_agg", "active_units")
-SUMMARY = ("nll", "ppl", *TESTED, "epochs", "aggressive_epochs", "seconds", "gap")
+SUMMARY = ("nll", "ppl", *TESTED, "epochs", "aggressive_epochs", "seconds", "gap", "encoder_steps", "last_mi_agg")
 NEEDED = {
     "report": {"epoch", "iteration", "kl", "mi"},
     "val": {"epoch", "kl", "mi"},
     "aggressive phase ends": {"epoch"},
 }
-NUMBERS = {*COLUMNS, *TESTED, "iteration", "nll", "ppl", "seconds", "gap"}  # of any event that has them
+NUMBERS = {*COLUMNS, *TESTED, "iteration", "nll", "ppl", "seconds", "gap", "encoder_steps"}  # of events that have them
 BOUND = 1e300  # of numbers; no NaN is below it, and what is can still be drawn
 FIGURE = r"(-?(?:\d+\.?\d*|nan|inf))"
 LAST_FIGURE = r"(-?(?:\d+\.\d{4}|nan|inf))"  # of its line: all four decimals, or it was cut short
@@ -81,8 +81,9 @@ def summarise(events):
     """What a run has come to, a dict of the names in SUMMARY, from its `read_events`.
 
     The test figures (nats; ppl a word) are those of the best model, None until it has been tested at the end of
-    training; `epochs` that are done, those of them that were aggressive, and `seconds` of training, as of the last.
-    `gap` is how far above the optimum that nll is, None where the optimum is not known.
+    training; `epochs` that are done, those of them that were aggressive, and `seconds` of training, `encoder_steps`
+    (encoder-only ones) and validation MI (`last_mi_agg`) as of the last. `gap` is how far above the optimum that nll
+    is, None where the optimum is not known.
     """
     summary = {**dict.fromkeys(SUMMARY), "epochs": 0, "aggressive_epochs": 0}
     for event in events:
@@ -95,7 +96,8 @@ def summarise(events):
         elif event["event"] in ("report", "val"):
             summary.update(dict.fromkeys(("nll", "ppl", "gap", *TESTED)))  # what was tested before is no longer the end
         if event["event"] == "val":
-            summary.update(epochs=event["epoch"] + 1, seconds=event.get("seconds"))
+            summary.update(epochs=event["epoch"] + 1, last_mi_agg=event.get("mi_agg"))
+            summary.update({name: event.get(name) for name in ("seconds", "encoder_steps")})
             summary["aggressive_epochs"] += bool(event.get("aggressive"))
     return summary
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from modules.domains.domain import ORDERS, Domain, settle
 from modules.domains.image_domain import IMAGE
 from modules.domains.text_domain import TEXT
+from modules.evaluation.optimum import KNOWN, Optimum
 from modules.settings import Settings, parse
 from modules.training.loop import state_path
 from modules.training.run import LOGS, log_path, model_path
@@ -29,7 +30,8 @@ METHODS = {  # {row: flags}; those in braces but {needed} are the table's
     "batch_norm": "--bn_gamma 0.6",  # Zhu et al. 2020
     "committed_rate": "--committed_rate 3",  # Razavi et al. 2019
 }
-MAIN = ("vae", "vae_anneal", "aggressive", "aggressive_anneal")  # what the paper is about: tables may have more seeds
+MAIN = ("lm", "vae", "vae_anneal", "aggressive", "aggressive_anneal")  # what the paper is about: with more seeds
+COLUMNS = ("nll", "ppl", "kl", "mi", "mi_agg", "active_units", "aggressive_epochs", "hours")  # as in a log
 
 
 @dataclass(frozen=True)
@@ -40,20 +42,39 @@ class Table:
     title: str
     domain: Domain
     flags: str
-    published: str  # the data of the paper's figures
+    published: str  # the data of the paper's figures; "" if it has none
     beta: float  # of the beta-VAE, as published
+    methods: tuple = tuple(METHODS)  # its rows
     seeds: tuple = (5, 5)  # of the rows in MAIN, of the others
     anneal: int = 10  # epochs of KL annealing
     cycle: int = 5  # epochs of each of the four rises of cyclical annealing
     svi: str = ""  # the flag of the semi-amortised VAE's steps, if they are not its domain's
     remark: str = ""  # on how far ours and the published figures compare
+    columns: tuple = COLUMNS  # of our figures
+    against: str = ""  # the row that others are compared with, seed by seed
+    optimum: Optimum | None = None  # the best that can be done on these data, where it is known
 
 
 PTB = "--dataset ptb_tiny --train_limit 5000 --iw_nsamples 100"
 OMNIGLOT = "--dataset omniglot_tiny --train_limit 1600 --iw_nsamples 25"
 REMARK = "Data and sizes differ from the published ones: compare the pattern, not the values."
 SMALL = {"seeds": (3, 1), "anneal": 5, "svi": "--svi_steps 5", "remark": REMARK}
+YARDSTICK = ("nll", "gap", "kl", "mi", "mi_agg", "active_units", "collapsed", "encoder_steps", "minutes")
+SYNTHETIC = Table(
+    "synthetic",
+    "The synthetic set, published data and sizes",
+    TEXT,
+    "--dataset synthetic",
+    "",
+    0.4,
+    methods=(*MAIN, "beta_anneal", "savae_anneal", "ae_init"),
+    seeds=(10, 3),
+    columns=YARDSTICK,
+    against="vae",
+    optimum=next(iter(KNOWN.values())),
+)
 SCALES = {
+    "synthetic": (SYNTHETIC,),
     "small": (
         Table("ptb", "Penn Treebank, 5,000 sentences, a small LSTM", TEXT, PTB, "Yahoo", 0.4, cycle=2, **SMALL),
         Table(
@@ -86,8 +107,8 @@ class Run:
 
 
 def rows_of(table, methods=tuple(METHODS), seeds=None):
-    """The rows of a table: {method: its runs, one a seed}; `seeds` overrides how many."""
-    counts = {method: seeds or table.seeds[method not in MAIN] for method in methods}
+    """Of a table the rows among `methods`: {method: its runs, one a seed}; `seeds` overrides how many."""
+    counts = {method: seeds or table.seeds[method not in MAIN] for method in methods if method in table.methods}
     return {method: [plan_run(table, METHODS[method], task) for task in range(n)] for method, n in counts.items()}
 
 

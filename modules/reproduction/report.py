@@ -10,17 +10,29 @@ from modules.methods import method_name
 from modules.reports import figures, tables
 from modules.reports.curves import epochs_figure, runs_figure
 from modules.reproduction import published
-from modules.reproduction.plan import MAIN
+from modules.reproduction.plan import MAIN, Table
 from modules.reproduction.runner import state_of
 
-COLUMNS = ("nll", "ppl", "kl", "mi", "mi_agg", "active_units", "aggressive_epochs", "hours")  # our figures
-TITLES = {**published.NAMES, "ppl": "PPL", "mi_agg": "MI, whole split", "aggressive_epochs": "aggressive epochs"}
+TITLES = {
+    **published.NAMES,
+    "ppl": "PPL",
+    "gap": "above optimum",
+    "mi_agg": "MI, whole split",
+    "aggressive_epochs": "aggressive epochs",
+    "encoder_steps": "encoder steps, thousands",
+}
+OF_Z = ("kl", "mi", "mi_agg", "active_units", "collapsed", "encoder_steps")  # figures that a model without z lacks
+SCALES = {"hours": 1 / 3600, "minutes": 1 / 60, "encoder_steps": 1e-3}  # what makes them of what a log holds
+DECIMALS = {"active_units": 1, "aggressive_epochs": 1, "minutes": 1, "encoder_steps": 0}  # of others 2
+COLLAPSED = 0.1  # nats of aggregate MI below which z counts as lost
+T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # 97.5% of Student's t, 1 to 9 degrees
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """A method, its runs and their states, one a seed."""
+    """A method in a table, its runs and their states, one a seed."""
 
+    table: Table
     method: str
     runs: list
     states: list
@@ -28,23 +40,56 @@ class Row:
     name = property(lambda row: method_name(row.s.record()))
     kinds = property(lambda row: Counter(state.kind for state in row.states))
 
+    def summaries(self):
+        """{seed: figures} of the finished runs."""
+        finished = ((run, state.figures) for run, state in zip(self.runs, self.states) if state.kind == "finished")
+        optimum = self.table.optimum
+        return {run.s.seed: {**one, "gap": optimum and one["nll"] - optimum.nll} for run, one in finished}
+
     def figure(self, key):
         """(mean, sample standard deviation, None of a single run) over the finished runs; None where there is none."""
-        summaries = [state.figures for state in self.states if state.kind == "finished"]
-        values = [one["seconds"] and one["seconds"] / 3600 if key == "hours" else one[key] for one in summaries]
-        without_z = self.s.model == "lm" and key in ("kl", "mi", "mi_agg", "active_units")
+        name = "seconds" if key in ("hours", "minutes") else key
+        values = [one[name] for one in self.summaries().values()]
+        without_z = self.s.model == "lm" and key in OF_Z
         if without_z or (key == "aggressive_epochs" and not self.s.aggressive) or not values or None in values:
             return None
-        return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+        return mean_and_deviation([value * SCALES[key] if key in SCALES else value for value in values])
+
+    def collapsed(self):
+        """How many finished runs have lost z, at their best model and after their last epoch: "2 / 3 of 10"."""
+        summaries = self.summaries().values()
+        if self.s.model == "lm" or not summaries:
+            return ""
+        best, last = (sum(one[key] < COLLAPSED for one in summaries) for key in ("mi_agg", "last_mi_agg"))
+        return f"{best} / {last} of {len(summaries)}"
+
+    def difference(self, other):
+        """(mean, half a 95% interval) of this row's NLL less another's, seed by seed; None of fewer than two seeds.
+
+        The interval is Student's for the mean of the paired differences.
+        """
+        ours, theirs = self.summaries(), other.summaries()
+        pairs = [ours[seed]["nll"] - theirs[seed]["nll"] for seed in ours.keys() & theirs.keys()]
+        if other is self or len(pairs) < 2:
+            return None
+        return statistics.fmean(pairs), T_QUANTILES[len(pairs) - 2] * statistics.stdev(pairs) / math.sqrt(len(pairs))
+
+
+def mean_and_deviation(values):
+    """The mean and, of several values, the sample standard deviation, else None."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def build(tables_and_rows, scale, output, logs):
     """Write tables and figures of {Table: {method: runs}} into the folder `output`, and print the tables."""
     for table, methods in tables_and_rows.items():
-        rows = [Row(method, runs, [state_of(run, logs) for run in runs]) for method, runs in methods.items()]
-        title, lines = caption(table, rows[0].s), [cells(table, row) for row in rows]
+        rows = [Row(table, method, runs, [state_of(run, logs) for run in runs]) for method, runs in methods.items()]
+        against = next((row for row in rows if row.method == table.against), None)
+        title, lines = caption(table, rows[0].s), [cells(row, against) for row in rows]
+        if table.optimum:
+            lines.append(optimum_line(table.optimum, lines[0]))
         markdown = f"{title}\n\n{tables.markdown(lines)}"
-        csv = tables.comma_separated([record(table, row) for row in rows])
+        csv = tables.comma_separated([record(row, against) for row in rows])
         print(f"\n{markdown}")
         for suffix, content in ((".md", markdown), (".tex", tables.latex(title, lines)), (".csv", csv)):
             with replacing(output / f"{scale}_{table.name}{suffix}") as temporary:
@@ -56,38 +101,70 @@ def build(tables_and_rows, scale, output, logs):
 def caption(table, s):
     """What a reader has to know of the figures; s are the settings of a run."""
     svi = f", SA-VAE with {table.svi.split()[1]} steps" if table.svi else ""
+    paper = f"Right: He et al. 2019, {table.published}, five seeds. " if table.published else ""
     return (
         f"{table.title}: test split, best model, nats; mean (standard deviation) over the seeds that are finished; "
-        f"hours of training. NLL with {s.iw_nsamples} samples, annealing over {table.anneal} epochs{svi}, "
+        f"{'minutes' if 'minutes' in table.columns else 'hours'} of training. "
+        f"NLL with {s.iw_nsamples} samples, annealing over {table.anneal} epochs{svi}, "
         f"batches of {s.batch_size}, so MI is at most log {s.batch_size} = {math.log(s.batch_size):.2f}. "
-        f"Right: He et al. 2019, {table.published}, five seeds. {table.remark}"
+        f"{collapse_explained(table)}{paper}{table.remark}"
     ).strip()
 
 
-def cells(table, row):
-    """{header: text} of a row: our figures, or how far the runs are, the number of seeds, the published figures."""
-    line = {"method": row.name}
-    for key in COLUMNS if table.domain.has_words else [key for key in COLUMNS if key != "ppl"]:
-        pair = row.figure(key)
-        decimals = 1 if key in ("active_units", "aggressive_epochs") else 2
-        line[TITLES.get(key, key)] = tables.with_deviation(pair, decimals) if pair else ""
+def collapse_explained(table):
+    """What the columns of a table with a comparison mean."""
+    if not table.against:
+        return ""
+    return (
+        f"Collapsed: MI over the whole split below {COLLAPSED}, of the best model / after the last epoch. "
+        f"The difference in NLL is paired by seed, with the half width of its 95% interval. "
+    )
+
+
+def cells(row, against=None):
+    """{header: text} of a row: our figures, or how far the runs are, the number of seeds, the published figures.
+
+    `against` is the row whose NLL is taken off this one's, if there is one.
+    """
+    table, line = row.table, {"method": row.name}
+    for key in table.columns if table.domain.has_words else [key for key in table.columns if key != "ppl"]:
+        pair = row.figure(key) if key != "collapsed" else None
+        line[TITLES.get(key, key)] = tables.with_deviation(pair, DECIMALS.get(key, 2)) if pair else ""
+    if "collapsed" in line:
+        line["collapsed"] = row.collapsed()
+    if against:
+        pair = row.difference(against)
+        line[f"NLL less {against.name}'s"] = f"{pair[0]:+.2f} ± {pair[1]:.2f}" if pair else ""
     if not row.kinds["finished"]:
         line.update(dict.fromkeys(list(line)[1:], "-"), NLL="; ".join(dict.fromkeys(map(str, row.states))))
     rest = ", ".join(f"{count} {kind}" for kind, count in row.kinds.items() if kind != "finished")
     line["seeds"] = str(row.kinds["finished"]) + (f" of {len(row.states)} ({rest})" if rest else "")
+    if not table.published:
+        return line
     paper = published.printed(table.published, row.method)
     return {**line, **{f"{title} (paper)": paper.get(key, "") for key, title in published.NAMES.items()}}
 
 
-def record(table, row):
+def optimum_line(optimum, like):
+    """The row of the best that can be done, with the headers of the row `like`."""
+    known = {"method": "optimum", "NLL": f"{optimum.nll:.2f}", TITLES["gap"]: "0.00"}
+    return {**dict.fromkeys(like, ""), **known, TITLES["mi_agg"]: f"{optimum.information:.2f}"}
+
+
+def record(row, against=None):
     """A row as a program wants it: a dict of plain values, unrounded."""
+    table = row.table
     values = {"table": table.name, "method": row.method, "name": row.name, "seeds": len(row.states)}
     kinds = {"finished": "finished", "failed": "failed", "half_done": "unfinished", "not_run": "not run"}
     values.update((name, row.kinds[kind]) for name, kind in kinds.items())
     paper = published.figures(table.published, row.method)
-    pairs = {key: row.figure(key) for key in COLUMNS} | {f"paper_{key}": paper.get(key) for key in published.NAMES}
+    pairs = {key: row.figure(key) for key in table.columns if key != "collapsed"}
+    pairs |= {f"paper_{key}": paper.get(key) for key in published.NAMES}
     for key, pair in pairs.items():
         values[f"{key}_mean"], values[f"{key}_sd"] = pair or (None, None)
+    if against:
+        values["nll_less"], values["nll_less_95"] = row.difference(against) or (None, None)
+        values["collapsed"] = row.collapsed()
     return values
 
 
@@ -96,7 +173,7 @@ def draw(rows, stem, logs):
     and figure 5 of the paper."""
     trained = {row: row.runs[0].log(logs=logs) for row in rows if row.states[0].figures["epochs"]}
     latent = {row.name: log for row, log in trained.items() if row.s.model != "lm"}
-    main = {row.name: log for row, log in trained.items() if row.method in MAIN}
+    main = {row.name: log for row, log in trained.items() if row.method in MAIN and row.s.model != "lm"}
     if latent:
         figures.save_figure(runs_figure([*latent.values()], ["mi"], [*latent]), f"{stem}_mi.pdf", f"{stem}_mi.png")
     if main:
