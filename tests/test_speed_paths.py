@@ -10,12 +10,14 @@ from benchmarks.textbook import TextbookVAE
 from modules.domains.text_domain import TEXT
 from modules.models.decoders.lstm_decoder import LSTMDecoder
 from modules.models.encoders.lstm_encoder import LSTMEncoder
+from modules.models.layers.chunks import rows_at_a_time
 from modules.models.layers.dropout import Dropout
 from modules.models.layers.vocabulary_softmax import CHUNK, token_nll
 from modules.models.vae import VAE
 from modules.training.algorithm import Algorithm1
 from modules.training.recipe import TEXT as RECIPE
 from modules.training.recipe import Recipe
+from tests.pretended_gpu import PretendedGPU
 
 VOCAB, NZ, NI, NH = 13, 3, 5, 7
 
@@ -69,6 +71,15 @@ def test_without_gradients_chunks_give_the_same(tokens):
     with torch.no_grad():
         chunked = token_nll(hidden, weight, targets, torch.float64)
     assert_equal(chunked, plain_nll(hidden, weight, targets).detach())
+
+
+def test_rows_at_a_time_by_the_memory_of_the_device():
+    """A GPU with 8 GiB free and one more that PyTorch keeps unused, large rows, and the CPU."""
+    with PretendedGPU():
+        gpu = torch.device("cuda")
+        assert rows_at_a_time(gpu, 512, row_bytes=1 << 20) == (8 + 2 - 1) * 1024 // 4
+        assert rows_at_a_time(gpu, 512, row_bytes=1 << 30) == 512
+        assert rows_at_a_time(torch.device("cpu"), 512, row_bytes=1) == 512
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

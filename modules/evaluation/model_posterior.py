@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from modules.models.gaussian import log_standard_normal
+from modules.models.layers.chunks import rows_at_a_time
 
 ROWS = 8192  # pairs of a sentence and a grid point that go through the decoder at a time
-CHUNK = 512  # of these at a time meet the vocabulary, so that a cache holds their logits: 35% off
+CHUNK = 512  # of these at a time meet the vocabulary on the CPU, so that its cache holds their logits: 35% off
 COARSE = 16  # every so many grid points are evaluated first, to know what is negligible: 33% off
 NEGLIGIBLE = 25.0  # nats below a sentence's best point: 1e-11 of its mass
 SAFE_EXPONENT = 88.0  # its exp is finite in float32
@@ -40,6 +41,7 @@ def _log_joint(decoder, x, grid, floor=None):
     latent_gates = grid @ from_latent.T  # [points, 4 nh]
     start = decoder.trans_linear(grid)  # [points, nh]
     log_sum = _log_sum_exp(vocabulary)  # [rows, nh] -> [rows]
+    chunk = rows_at_a_time(grid.device, CHUNK, 8 * len(vocabulary))
     targets = x.long()
     result = torch.full((len(x), len(grid)), -math.inf, dtype=grid.dtype, device=grid.device)
     for sentences in torch.arange(len(x), device=x.device).split(max(1, ROWS // len(grid))):
@@ -54,7 +56,7 @@ def _log_joint(decoder, x, grid, floor=None):
             gates = word_gates[:, t][sentence].add_(latent_gates[point]).addmm_(hidden, lstm.weight_hh_l0.T)
             hidden, cell = _lstm_cell(gates, cell)
             right = (hidden * vocabulary[targets[:, t + 1]][sentence]).sum(dim=1)
-            joint = joint + right - torch.cat([log_sum(rows) for rows in hidden.split(CHUNK)])
+            joint = joint + right - torch.cat([log_sum(rows) for rows in hidden.split(chunk)])
         result[sentence, point] = joint
     return result
 

@@ -8,7 +8,9 @@ to 7% of a step at PTB size, 14 to 17% at toy size, 1 to 2% at Yahoo size (docs/
 
 import torch
 
-CHUNK = 512  # tokens at a time where no gradient is wanted: less memory, and half off the toy study's likelihood
+from modules.models.layers.chunks import rows_at_a_time
+
+CHUNK = 512  # tokens at a time without gradients on the CPU: less memory, and half off the toy study's likelihood
 
 
 def token_nll(hidden, weight, targets, dtype=torch.float32):
@@ -21,9 +23,9 @@ def token_nll(hidden, weight, targets, dtype=torch.float32):
     if torch.is_grad_enabled():
         return _TokenNLL.apply(hidden, weight, targets, dtype)
     low_weight = weight.to(dtype)
-    return torch.cat(
-        [_nll_and_odds(part, low_weight, target)[0] for part, target in zip(hidden.split(CHUNK), targets.split(CHUNK))]
-    )
+    chunk = rows_at_a_time(hidden.device, CHUNK, 8 * len(weight))
+    parts = zip(hidden.split(chunk), targets.split(chunk))
+    return torch.cat([_nll_and_odds(part, low_weight, target)[0] for part, target in parts])
 
 
 def _nll_and_odds(hidden, weight, targets):
