@@ -161,7 +161,7 @@ def load(folder):
 def assert_all_there(splits, expected):
     """Every expected image is in one of the splits, once."""
     found = np.concatenate(splits)
-    assert sorted(map(bytes, found)) == sorted(map(bytes, np.stack(expected).astype(np.float32)))
+    assert sorted(map(bytes, found)) == sorted(map(bytes, np.stack([*expected]).astype(np.float32)))
 
 
 @pytest.mark.parametrize("size", [(56, 56), (112, 70), (7, 7)], ids=str)
@@ -280,6 +280,13 @@ def test_nothing_is_overwritten_unless_asked(prepare, tmp_path):
     assert sorted(tree(tmp_path)) == sorted(before)
 
 
+def test_a_config_that_cannot_be_put_in_place_leaves_no_data(prepare, tmp_path):
+    name = write_lines(tmp_path / "lines.txt", range(20))
+    (tmp_path / "config" / "config_abc.py").mkdir(parents=True)
+    assert_refused(prepare("--text", name, "--name", "abc"), "config/config_abc.py")
+    assert tree(tmp_path) == {}
+
+
 def test_a_name_of_the_repository_is_taken(prepare, tmp_path):
     name = write_lines(tmp_path / "lines.txt", sentences(20, 0))
     assert_refused(prepare("--text", name, "--name", "yahoo"), "--name yahoo", "config_yahoo.py")
@@ -345,7 +352,8 @@ def test_bad_images(prepare, tmp_path):
     refused("drawings", "9 images are too few", "it takes 10")
     bad = tmp_path / "drawings" / "bad.png"
     whole = (tmp_path / "drawings" / "some" / "0.PNG").read_bytes()
-    for content in (b"", b"text", whole[:-20], whole[: len(whole) // 2], whole.replace(b"IDAT", b"IDAX")):
+    flipped = whole[:-30] + bytes([whole[-30] ^ 1]) + whole[-29:]
+    for content in (b"", b"text", whole[:-20], whole[: len(whole) // 2], whole.replace(b"IDAT", b"IDAX"), flipped):
         bad.write_bytes(content)
         refused("drawings/bad.png", "not a PNG or JPEG image that can be read")
     assert tree(tmp_path) == {}

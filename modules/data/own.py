@@ -4,6 +4,7 @@ import json
 import runpy
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -70,23 +71,26 @@ def install(name, about, sizes, params, write, overwrite):
             fresh = Path(scratch, target.name)
             fresh.mkdir()
             write(fresh)
-            with replacing(config) as temporary:
+            with exchanged(fresh, target, Path(scratch, "old")), replacing(config) as temporary:
                 temporary.write_text(config_text(f"{name}: {about}.\n\nSizes: {sizes}.", params), "utf-8")
-                exchange(fresh, target, Path(scratch, "old"))
     print(f"{name}: {target} ({about})")
     print(f"{name}: {config} (sizes: {sizes}; change there what you like)")
     command = Path(sys.argv[0]).with_name("image.py" if "data_file" in params else "text.py")
     print(f"next: python {command} --dataset {name} --aggressive 1 --warm_up 10 --kl_start 0.1", flush=True)
 
 
-def exchange(fresh, target, old):
-    """Give the folder `fresh` the name `target`, and what has it the name `old`; where that fails, nothing changes."""
+@contextmanager
+def exchanged(fresh, target, old):
+    """Give the folder `fresh` the name `target`, and what has it the name `old`; undone if this or the block fails."""
     try:
         if target.exists():
             target.rename(old)
         fresh.rename(target)
+        yield
     except BaseException:
-        if old.exists() and not target.exists():
+        if not fresh.exists():
+            target.rename(fresh)
+        if old.exists():
             old.rename(target)
         raise
 

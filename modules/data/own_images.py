@@ -89,6 +89,8 @@ def read_picture(path, size, invert):
     """A PNG or JPEG file as float32 [size, size], white = 1; the transparent is white, with `invert` black."""
     try:
         with Image.open(path, formats=["PNG", "JPEG"]) as image:
+            image.verify()  # the checksums of a PNG, which decoding passes over
+        with Image.open(path, formats=["PNG", "JPEG"]) as image:
             if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
                 grey = np.asarray(image, dtype=np.float32) / 65535
             else:
