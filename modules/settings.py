@@ -15,11 +15,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from modules.command import Parser, UserError
+from modules.command import Parser, UserError, note
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REQUIRED = object()  # the default of a setting that the config or a flag must give
 MOST = 10**9  # of anything that is counted
+# Keys that configs of the code of He et al. (vae-lagging-encoder) and of Li et al. (vae-pretraining-encoder), or of
+# work that grew out of it, may have: passed over, since something else decides here.
+FOREIGN = {
+    "log_niter": "how often is reported follows from the number of batches",
+    "vocab_file": "the vocabulary is made of train_data",
+    "cuda": "a GPU is used where there is one",
+    "ais_K": "no annealed importance sampling is done",
+    "ais_T": "no annealed importance sampling is done",
+}
 
 
 @dataclass(frozen=True)
@@ -207,8 +216,9 @@ def written(value):
 def read_config(dataset, declared):
     """The values of `declared` settings in the config of `dataset`, checked, or their defaults: a dict of what is set.
 
-    `config/` is looked for in the current folder, then beside the project's modules. Raises UserError, naming the file
-    and the key, for a missing file, an unknown key, or a value that can't be.
+    `config/` is looked for in the current folder, then beside the project's modules. A note names keys that are
+    `FOREIGN`. Raises UserError, naming the file and the key, for a missing file, an unknown key, or a value that can't
+    be.
     """
     path = find_config(dataset)
     try:
@@ -220,9 +230,12 @@ def read_config(dataset, declared):
         raise UserError(f"{path}: cannot be run as Python ({what}); mend the file") from error
     if not isinstance(params, dict):
         raise UserError(f"{path}: it must define a dict named params")
-    unknown = sorted(map(str, set(params) - set(declared)))
+    foreign = [key for key in FOREIGN if key in params and key not in declared]
+    unknown = sorted(map(str, set(params) - set(declared) - set(foreign)))
     if unknown:
         raise UserError(f"{path}: unknown key {unknown[0]!r}; the known keys are {', '.join(declared)}")
+    if foreign:
+        note(f"{path}: passed over {', '.join(f'{key} ({FOREIGN[key]})' for key in foreign)}")
     values = {name: params.get(name, setting.default) for name, setting in declared.items()}
     return {name: checked(declared[name], value, path) for name, value in values.items() if value is not REQUIRED}
 
@@ -247,7 +260,7 @@ def find_config(dataset):
     known = sorted({path.stem.removeprefix("config_") for folder in folders for path in folder.glob("config_*.py")})
     raise NoConfig(
         f"config/config_{dataset}.py: no such file; --dataset is one of {', '.join(known)}, "
-        "or a name whose config you write"
+        "or a name whose config you write, or have `prepare_data.py --text` or `--images` write"
     )
 
 

@@ -80,7 +80,7 @@ def read_corpus(path, vocabulary=None, label=False, limit=None, vocab_limit=None
     special = Vocabulary()
     bos, eos, unk, ids = special.bos, special.eos, special.unk, _ids_of_words(special if grow else vocabulary)
     tokens, lengths = array("i"), array("q", [0])
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(text_lines(path), start=1):
         if label and not line.isspace():
             _, tab, line = line.partition("\t")
             if not tab:
@@ -128,7 +128,7 @@ def read_lines(path, vocabulary, label=False):
     non-UTF-8 file.
     """
     ids, sentences = _ids_of_words(vocabulary), []
-    for line in _lines(path, advice="", regular=False):
+    for line in text_lines(path, advice="", regular=False):
         words = words_of(line.partition("\t")[2] if label and "\t" in line else line)
         sentences.append([vocabulary.bos, *(ids.get(word, vocabulary.unk) for word in words), vocabulary.eos])
     if not sentences:
@@ -149,11 +149,15 @@ def _keep_frequent(corpus, vocabulary, vocab_limit):
     return Corpus(new_ids[corpus.tokens], corpus.offsets), Vocabulary(words)
 
 
-def _lines(
+def text_lines(
     path,
     advice="; `python prepare_data.py` fetches the known data sets, and the config says where this one is expected",
     regular=True,
 ):
+    """Yield the lines of a text file, with their ends. Raises UserError, naming it, if it is missing or not UTF-8.
+
+    `advice` is added to what is said of a missing file; without `regular` it may be a pipe, which is read once.
+    """
     if not Path(path).exists() or Path(path).is_dir():
         raise UserError(f"{path}: no such file{advice}")
     if regular and not Path(path).is_file():

@@ -128,14 +128,13 @@ def read_drawing(archive, name, content):
 
 
 def reduce_area(image, size):
-    """Reduce a square float32 image to [size, size] by area averaging.
+    """Reduce float32 images [..., height, width] to [..., size, size] by area averaging.
 
     A new pixel is the mean over the square of old ones that it covers, each counted by the share that is covered.
     From 105 to 28 these shares are multiples of 1/4, so that the sums are exact and the same on every machine.
     """
-    ratio = len(image) / size
-    overlap = overlaps(len(image), size)
-    return overlap @ image @ overlap.T / np.float32(ratio**2)
+    height, width = image.shape[-2:]
+    return overlaps(height, size) @ image @ overlaps(width, size).T / np.float32(height / size * (width / size))
 
 
 @functools.lru_cache

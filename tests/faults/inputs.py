@@ -26,7 +26,20 @@ BROKEN_CONFIGS = ("", "params = 3", "params = {", "import sys; sys.exit()", "rai
                   "raise SystemExit('x')", "params = {1: 2}", "params = {'a\\nb': 2}", "# \xff", "raise BaseException")
 CONFIGS = {"text": TINY_CONFIG, "image": TINY_IMAGES_CONFIG}
 # fmt: on
-PREPARE = ("--dataset", "--mirror", "--generate")
+PREPARE = (
+    "--dataset",
+    "--mirror",
+    "--generate",
+    "--text",
+    "--images",
+    "--name",
+    "--overwrite",
+    "--label",
+    "--vocab_limit",
+    "--deduplicate",
+    "--invert",
+    "--img_size",
+)
 REPRODUCE = (
     "--scale",
     "--tables",
@@ -253,7 +266,10 @@ class Inputs:
                 place / "mirror" / rng.choice(("ptb.train.txt", "synthetic_data.tar.gz", "chardata.mat", "SHA256SUMS")),
                 rng,
             )
-            args = ["--mirror", rng.choice(("mirror", "mirror", "http://[", "http://127.0.0.1:1", *WORDS))]
+            mirror = rng.choice(("mirror", "mirror", "http://[", "http://127.0.0.1:1", *WORDS))
+            own = rng.choice([place, *(place / "datasets").rglob("*.*"), *(place / "mirror").iterdir()])
+            name = rng.choice(("own", "tiny", *WORDS))
+            args = rng.choice((["--mirror", mirror], *(["--name", name, kind, own] for kind in ("--text", "--images"))))
         elif script == "reproduce":
             args = [rng.choice(("--dry_run", "--report"))]
         elif script in ("table", "plot_epochs", "plot_runs"):
