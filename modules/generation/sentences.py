@@ -30,8 +30,8 @@ DECODING = Group(
         Setting(
             "num_samples",
             whole(1),
-            f"sentences from the prior (default: {SAMPLES}), or reconstructions of each line of --decode_input, from "
-            "as many samples of its posterior, one below the other (default: 1)",
+            f"sentences from the prior (default: {SAMPLES}), or of each line of --decode_input that many "
+            "reconstructions on consecutive lines, each from a sample of its posterior of its own (default: 1)",
             None,
             needs=("decode_from",),
         ),
