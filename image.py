@@ -33,10 +33,13 @@ def main():
         records = Printer(words=False)
         records.write("data", **read_in(splits))
         with team_for(model) as team:
-            test(model, splits["test"], s, records, team)
+            test(model, splits["test"], s, records, team, s.per_example)
     elif s.sample_from:
         model, _, s = IMAGE.load(s.sample_from, s, device)
         pictures.draw(model, s)
+    elif s.encode:
+        model, _, s = IMAGE.load(s.load_path, s, device)
+        pictures.encode(model, s)
     else:
         train_and_test(IMAGE.run_id(s), IMAGE.begin(s, device), s, IMAGE.recipe)
 

@@ -33,7 +33,7 @@ def main():
         records = Printer(words=True)
         records.write("data", **read_in(splits, vocabulary.words))
         with team_for(model) as team:
-            test(model, splits["test"], s, records, team)
+            test(model, splits["test"], s, records, team, s.per_example)
     elif s.decode_from:
         sentences.decode(*TEXT.load(s.decode_from, s, device, sentences.AS_TRAINED))
     elif s.encode:

@@ -1,11 +1,16 @@
-"""Writing files so that a reader never meets half of one."""
+"""Writing files so that a reader never meets half of one, and what reading a damaged one may raise."""
 
 import os
+import zlib
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
+from zipfile import BadZipFile
 
 from modules.command import UserError, os_complaint
+
+# What `numpy.load` and the arrays of its `.npz` raise where a file is none, or damaged.
+BAD_FILE = (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, RuntimeError, BadZipFile, zlib.error)
 
 
 @contextmanager

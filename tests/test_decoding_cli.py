@@ -246,6 +246,90 @@ def test_the_report_against_counts_by_hand():
     assert reconstruction.bleu(ORIGINALS, short) < 100 * math.exp(-0.2)
 
 
+def test_without_unk(decode, trained):
+    """A model that says `<unk>` where the other says green."""
+    content = load_checkpoint(trained / "m.pt", "text")
+    green = content["vocabulary"].index("green")
+    weight = content["model"]["decoder.pred_linear.weight"]
+    weight[[3, green]] = weight[[green, 3]]
+    save_checkpoint(trained / "unk.pt", content)
+    for strategy in ("greedy", "beam", "sample"):
+        for source in ([], ["--decode_input", "lines.txt", "--decode_mean"]):
+            flags = ("--decode_from", "unk.pt", "--decoding_strategy", strategy, *source)
+            for more, says_unk in (([], True), (["--no_unk"], False)):
+                (lines,) = decode(*flags, *more)[1].values()
+                assert ("<unk>" in " ".join(lines).split()) == says_unk
+
+
+def test_several_draws_for_each_line_stand_one_below_the_other(decode, trained):
+    """Each is what its own z gives, alone; the report is of them all."""
+    flags = ("--decode_input", "lines.txt", "--num_samples", 3, "--max_length", 9)
+    printed, files = decode("--decode_from", "m.pt", *flags)
+    model, vocabulary = model_of(trained)
+    noise = torch.randn(8, 3, 2, generator=torch.Generator().manual_seed(783435))
+    expected = []
+    for words, draws in zip(WORDS, noise):
+        mean, logvar = encoded(trained, words)
+        for eps in draws:
+            tokens = generation.greedy(model.decoder, mean + (0.5 * logvar).exp() * eps, vocabulary, 9)
+            expected.append(vocabulary.sentence(tokens[0].tolist()))
+    assert files["m_greedy_lines.rec"] == expected
+    assert any(len(set(expected[i : i + 3])) > 1 for i in range(0, 24, 3))
+    originals = [" ".join(word if word in KNOWN else "<unk>" for word in words) for words in WORDS for _ in range(3)]
+    assert printed.splitlines()[1] == reconstruction.describe(originals, expected)
+
+
+def test_one_draw_for_each_line_is_what_there_is_without_asking(decode):
+    flags = ("--decode_input", "lines.txt", "--decoding_strategy", "sample")
+    assert sentences(decode, *flags, "--num_samples", 1) == sentences(decode, *flags)
+
+
+# ---------------------------------------------------------------------- points from a file
+
+
+def write_points(folder, points, name="points.npz"):
+    np.savez(folder / name, mean=points, other=np.zeros(3))
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "beam", "sample"])
+def test_encoded_lines_decode_to_their_reconstructions(decode, trained, strategy):
+    flags = ("--decoding_strategy", strategy, "--max_length", 9)
+    arrays = decode("--encode", "lines.txt", "--load_path", "m.pt")[1]["m_lines.npz"]
+    np.savez(trained / "points.npz", **arrays)
+    printed, files = decode("--decode_from", "m.pt", "--z", "points.npz", *flags)
+    assert printed == f"wrote samples/m_{strategy}_points.decoded\n"
+    expected = sentences(decode, "--decode_input", "lines.txt", "--decode_mean", *flags)
+    assert files[f"m_{strategy}_points.decoded"] == expected and len(set(expected)) > 1
+
+
+@pytest.mark.parametrize("kind", ["float64", "int8"])
+def test_points_are_decoded_in_their_order(decode, trained, kind):
+    """Differences of points, of whatever type; each is what it gives alone."""
+    encoded_lines = np.concatenate([encoded(trained, words)[0].numpy() for words in WORDS])
+    points = (3 * (encoded_lines[:, None] - encoded_lines[None, ::-1])).reshape(-1, 2).astype(kind)
+    write_points(trained, np.asfortranarray(points))
+    model, vocabulary = model_of(trained)
+    for strategy, search in (
+        ("greedy", generation.greedy),
+        ("beam", lambda *args: generation.beam_search(*args, 5)),
+    ):
+        expected = [
+            vocabulary.sentence(search(model.decoder, z.unsqueeze(0), vocabulary, 9)[0].tolist())
+            for z in torch.from_numpy(points.astype("float32"))
+        ]
+        flags = ("--decoding_strategy", strategy, "--max_length", 9)
+        assert sentences(decode, "--z", "points.npz", *flags) == expected
+        assert len(set(expected)) > 2
+
+
+def test_sampled_sentences_of_points_follow_the_seed(decode, trained):
+    write_points(trained, np.zeros((30, 2)))
+    flags = ("--z", "points.npz", "--decoding_strategy", "sample")
+    drawn = sentences(decode, *flags, "--seed", 1)
+    assert len(drawn) == 30 and len(set(drawn)) > 3  # one point, other words
+    assert sentences(decode, *flags, "--seed", 1) == drawn != sentences(decode, *flags, "--seed", 2)
+
+
 # ---------------------------------------------------------------------- interpolation and encoding
 
 
@@ -334,6 +418,22 @@ FROM = ("--decode_from", "m.pt")
         ([*FROM, "--top_p", "0.5", "--decoding_strategy", "beam"], ["--top_p", "sample"]),
         ([*FROM, "--temperature", "0.5"], ["--temperature", "sample"]),
         ([*FROM, "--max_length", "1000000000"], ["memory", "--max_length"]),
+        (["--z", "x.npz"], ["--z", "--decode_from"]),
+        (["--no_unk"], ["--no_unk", "--decode_from"]),
+        (["--encode", "lines.txt", "--load_path", "m.pt", "--z", "x.npz"], ["--z", "--decode_from"]),
+        ([*FROM, "--z", "missing.npz"], ["missing.npz: no such file", "mean"]),
+        ([*FROM, "--z", "config"], ["config"]),
+        ([*FROM, "--z", "x.npz", "--decode_input", "lines.txt"], ["--z", "--decode_input"]),
+        ([*FROM, "--z", "x.npz", "--num_samples", "3"], ["--z", "--num_samples"]),
+        ([*FROM, "--z", "x.npz", "--interpolate"], ["--interpolate", "--decode_input"]),
+        (
+            [*FROM, "--decode_input", "lines.txt", "--num_samples", "3", "--decode_mean"],
+            ["--num_samples", "--decode_mean"],
+        ),
+        (
+            [*FROM, "--decode_input", "lines.txt", "--num_samples", "1", "--interpolate"],
+            ["--num_samples", "--interpolate"],
+        ),
     ],
     ids=" ".join,
 )
@@ -374,6 +474,39 @@ def test_bad_values(refused, flag, value):
 def test_bad_files(refused, trained, flags, content, names):
     (trained / "bad.txt").write_bytes(content)
     refused(*flags, "bad.txt", names=["bad.txt", *names])
+
+
+@pytest.mark.parametrize(
+    "points, names",
+    [
+        (np.zeros((4, 3)), ["3 dimensions", "has 2"]),
+        (np.zeros((4, 0)), ["0 dimensions", "has 2"]),
+        (np.zeros(2), ["[2]", "[n, nz]"]),
+        (np.zeros((0, 2)), ["[0, 2]"]),
+        (np.zeros((2, 2, 2)), ["[2, 2, 2]"]),
+        (np.array([[0, 1], [2, np.nan], [np.inf, 1]]), ["row 1", "finite"]),
+        (np.array([[0, -1e300]]), ["row 0", "finite"]),
+        (np.array([["a", "b"]]), ["U1"]),
+        (np.array([[1j, 1]]), ["complex"]),
+        (np.array([[{}, 1]]), ["damaged", "mean"]),
+    ],
+    ids=lambda value: f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else "",
+)
+def test_bad_points(refused, trained, points, names):
+    write_points(trained, points, "bad.npz")
+    refused(*FROM, "--z", "bad.npz", names=["bad.npz", *names])
+
+
+def test_files_without_points(refused, trained):
+    np.savez(trained / "bad.npz", np.zeros((3, 2)))
+    refused(*FROM, "--z", "bad.npz", names=["bad.npz", "mean"])
+    np.save(trained / "bad.npy", np.zeros((3, 2)))
+    refused(*FROM, "--z", "bad.npy", names=["bad.npy", "npz", "mean"])
+    write_points(trained, np.zeros((300, 2)), "bad.npz")
+    whole = (trained / "bad.npz").read_bytes()
+    for content in (b"", b"text", whole[:200], whole[:-50]):
+        (trained / "bad.npz").write_bytes(content)
+        refused(*FROM, "--z", "bad.npz", names=["bad.npz", "mean"])
 
 
 def test_an_odd_line_has_no_partner(refused, trained):

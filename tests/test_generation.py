@@ -191,6 +191,47 @@ def test_the_limit_and_the_words_that_are_never_generated(name, max_length):
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
+def test_unk_is_generated_unless_it_is_left_out(name):
+    """The model likes it better than any other word."""
+    vocabulary, model = make_model(5)
+    with torch.no_grad():
+        model.decoder.lstm.bias_ih_l0.fill_(5.0)
+        model.decoder.pred_linear.weight[vocabulary.unk] = 4.0
+    args = model.decoder, make_z(30)
+    assert vocabulary.unk in STRATEGIES[name](*args, vocabulary, 6)
+    assert vocabulary.unk not in STRATEGIES[name](*args, vocabulary.without_unk(), 6)
+
+
+@pytest.mark.parametrize("seed", [0, 2, 8])
+def test_without_unk_the_widest_beam_finds_the_most_probable_of_the_other_sentences(seed):
+    """The model likes a word best that becomes `<unk>` here."""
+    vocabulary, model = make_model(2, seed)
+    with torch.no_grad():
+        for weight in (model.decoder.embed.weight, model.decoder.pred_linear.weight):
+            weight[[vocabulary.unk, 4]] = weight[[4, vocabulary.unk]]
+    z, found = make_z(5, seed), []
+    for known in (vocabulary.without_unk(), vocabulary):
+        found.append(words_of(generation.beam_search(model.decoder, z, known, 3, 4**3), vocabulary))
+    others = [each for each in every_sentence(vocabulary, 3) if vocabulary.unk not in each[0]]
+    best = [max(others, key=lambda each: log_p(model, vocabulary, row, *each))[0] for row in z]
+    assert found[0] == best and found[1] != best
+
+
+def test_without_unk_greedy_takes_the_most_probable_other_word():
+    vocabulary, model = make_model(4, seed=1)
+    z = make_z(20)
+    for row, sentence in zip(z, words_of(generation.greedy(model.decoder, z, vocabulary.without_unk(), 5), vocabulary)):
+        expected = []
+        while len(expected) < 5:
+            p = next_word_p(model, vocabulary, row, expected)
+            p[vocabulary.unk] = 0
+            if (word := int(p.argmax())) == vocabulary.eos:
+                break
+            expected.append(word)
+        assert sentence == expected
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
 def test_after_the_end_there_is_nothing_but_the_end(name):
     vocabulary, model = make_model(9)
     result = STRATEGIES[name](model.decoder, make_z(50), vocabulary, 10)
@@ -243,6 +284,15 @@ def test_sentences_are_as_frequent_as_the_model_says():
     counts = torch.tensor([found.count(words) for words in sentences], dtype=torch.float64)
     assert counts.sum() == DRAWS and (counts > 0).sum() > 5
     assert chi_square_is_small(counts, p)
+
+
+def test_without_unk_the_other_words_share_its_probability():
+    vocabulary, model = make_model(6, seed=2, scale=1.0)
+    z = make_z(1)
+    p = next_word_p(model, vocabulary, z[0], [])
+    assert p[vocabulary.unk] > 0.01
+    p[vocabulary.unk] = 0
+    assert chi_square_is_small(first_words(model, vocabulary.without_unk(), z), p / p.sum())
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])

@@ -452,6 +452,45 @@ def test_interpolations_lead_from_one_original_to_the_other(call, plain, count, 
     assert (rows[:, 1:-1].reshape(-1, HEIGHT, WIDTH) == ink(expected)).all()
 
 
+@pytest.mark.parametrize("split, place", [("val", 1), ("test", 2)])
+def test_encoded_rows_are_those_of_the_images(call, plain, split, place):
+    ran = call(
+        image.main, "--dataset", "tinyimages", "--load_path", saved_model(plain[0]), "--encode", split, cwd=plain[0]
+    )
+    name = f"samples/{PLAIN}_{split}.npz"
+    assert (ran.stdout, ran.stderr) == (f"wrote {name}: mean and logvar, [9, 2] each\n", "")
+    with np.load(plain[0] / name) as arrays:
+        found = {key: arrays[key] for key in arrays}
+    (plain[0] / name).unlink()
+    images = torch.load(plain[0] / "datasets" / "tinyimages_data" / "tinyimages.pt", weights_only=True)[place]
+    model = trained(saved_model(plain[0]))
+    with torch.no_grad():
+        each = [model.encoder(x) for x in next(iter(ImageSplit(images, 9))).split(1)]
+    for i, key in enumerate(("mean", "logvar")):
+        assert found[key] == pytest.approx(torch.cat([pair[i] for pair in each]).numpy(), abs=1e-5)
+    assert sorted(found) == ["logvar", "mean"] and np.ptp(found["mean"]) > 1e-3
+
+
+def test_points_of_a_file_are_drawn_in_their_order(call, plain, tmp_path):
+    points = np.random.default_rng(0).normal(size=(23, 2))
+    np.savez(tmp_path / "lines.npz", mean=points, logvar=np.zeros((1, 1)))
+    paths = draw(call, plain[0], saved_model(plain[0]), "--z", "lines.npz", "--seed", 4, cwd=tmp_path)
+    assert [path.name for path in paths] == [f"{PLAIN}_lines_sample.png", f"{PLAIN}_lines_probability.png"]
+    z = torch.from_numpy(points).float()
+    expected, probabilities = trained(saved_model(plain[0])).decoder.sample(z, torch.Generator().manual_seed(4))
+    assert (tiles(paths[0])[:23] == ink(expected)).all()
+    shades = 1 - tiles(paths[1])[:23] / 255
+    assert np.allclose(shades, probabilities[:, 0].detach().numpy(), atol=1 / 255)
+
+
+@pytest.mark.parametrize("points, names", [(np.zeros((2, 3)), ["3 dimensions", "has 2"]), (np.zeros(2), ["[2]"])])
+def test_bad_points(call, plain, tmp_path, points, names):
+    np.savez(tmp_path / "bad.npz", mean=points)
+    ran = call(image.main, *ARGS[:2], "--sample_from", saved_model(plain[0]), "--z", "bad.npz", cwd=tmp_path)
+    assert_refused(ran, "bad.npz", *names)
+    assert not (tmp_path / "samples").exists()
+
+
 def test_points_between_are_on_the_line_and_hold_its_ends():
     start, end = torch.tensor([[0.0, 1.0], [3.0, 3.0]]), torch.tensor([[1.0, -1.0], [3.0, 4.0]])
     expected = [[0, 1], [0.25, 0.5], [0.5, 0], [0.75, -0.5], [1, -1], [3, 3], [3, 3.25], [3, 3.5], [3, 3.75], [3, 4]]
@@ -502,6 +541,14 @@ def test_reconstructions_take_the_data_file_of_the_command_line(call, plain):
             ["--dataset", "tinyimages", "--sample_from", "m.pt", "--reconstruct", "2", "--interpolate", "2"],
             ["--reconstruct", "--interpolate"],
         ),
+        (["--dataset", "tinyimages", "--z", "x.npz"], ["--z", "--sample_from"]),
+        (["--dataset", "tinyimages", "--sample_from", "m.pt", "--z", "x.npz", "--interpolate", "2"], ["--z", "--int"]),
+        (["--dataset", "tinyimages", "--sample_from", "m.pt", "--z", "x.npz", "--reconstruct", "2"], ["--z", "--rec"]),
+        (["--dataset", "tinyimages", "--sample_from", "m.pt", "--z", "x.npz", "--num_samples", "2"], ["--z", "--num"]),
+        (["--dataset", "tinyimages", "--encode", "test"], ["--encode", "--load_path"]),
+        (["--dataset", "tinyimages", "--encode", "train", "--load_path", "m.pt"], ["--encode", "val, test"]),
+        (["--dataset", "tinyimages", "--encode", "test", "--eval", "--load_path", "m.pt"], ["--encode", "--eval"]),
+        (["--dataset", "tinyimages", "--per_example", "x.csv"], ["--per_example", "--eval"]),
     ],
     ids=lambda value: " ".join(value[2:]) or "nothing",
 )

@@ -253,6 +253,17 @@ def test_encoding(on_gpu, trained):
     )
 
 
+@both
+def test_points_from_a_file_and_figures_of_each_example(on_gpu, trained, script):
+    (folder, model), source = trained(script), "lines" if script is TEXTS else "test"
+    lines = "lines.txt" if script is TEXTS else "test"
+    on_gpu(script.main, *script.args[:2], "--encode", lines, "--load_path", model, cwd=folder)
+    points = f"samples/{model.stem}_{source}.npz"
+    assert "wrote " in on_gpu(script.main, *script.args[:2], script.generate, model, "--z", points, cwd=folder)[0]
+    flags = ("--eval", "--load_path", model, "--per_example", "each.csv")
+    assert "wrote each.csv" in on_gpu(script.main, *script.args[:4], *flags, cwd=folder)[0]
+
+
 @pytest.mark.parametrize("mode", ["single", "multiple"])
 def test_the_toy_study(on_gpu, workspace, mode):
     on_gpu(

@@ -14,12 +14,16 @@ PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"  # ids 0..3, part of the co
 
 
 class Vocabulary:
-    """Words and their ids: the four special ones first, then words in order of first occurrence."""
+    """Words and their ids: the four special ones first, then words in order of first occurrence.
 
-    def __init__(self, words=(PAD, BOS, EOS, UNK)):
+    `never` are the ids of words that no sentence is generated with.
+    """
+
+    def __init__(self, words=(PAD, BOS, EOS, UNK), never=(PAD, BOS)):
         self.words = list(words)
         self.ids = {word: i for i, word in enumerate(self.words)}
         self.pad, self.bos, self.eos, self.unk = (self.ids[word] for word in (PAD, BOS, EOS, UNK))
+        self.never = [self.ids[word] for word in never]
 
     @classmethod
     def of_file(cls, words, path):
@@ -35,6 +39,10 @@ class Vocabulary:
 
     def __len__(self):
         return len(self.words)
+
+    def without_unk(self):
+        """The same vocabulary, but that `<unk>` is never generated either."""
+        return Vocabulary(self.words, never=(PAD, BOS, UNK))
 
     def sentence(self, tokens):
         """The words of a list of ids up to `</s>`, or all of them, as one string; a leading `<s>` is left out."""
@@ -191,7 +199,8 @@ class TextSplit:
 
     def __init__(self, corpus, batch_size, device="cpu"):
         self.size = len(corpus)
-        self._batches = [batch for _, batch in corpus.batches(batch_size, device)]
+        batches = list(corpus.batches(batch_size, device))
+        self._rows, self._batches = [rows for rows, _ in batches], [batch for _, batch in batches]
         self.num_batches = len(self._batches)
 
     def __iter__(self):
@@ -213,6 +222,16 @@ class TextSplit:
             "unk": round(unk / max(1, words), 4),
             "shortest": min(lengths),
             "longest": max(lengths),
+        }
+
+    def about_each(self):
+        """What it holds, of each sentence, batch after batch: {index: its place in the file from 0, empty lines not
+        counted; words; unk: how many of them are `<unk>`}, a list [size] each.
+        """
+        return {
+            "index": torch.cat(self._rows).tolist(),
+            "words": [batch.size(1) - 2 for batch in self for _ in batch],
+            "unk": torch.cat([(batch == Vocabulary().unk).sum(dim=1) for batch in self]).tolist(),
         }
 
     def order(self, generator):

@@ -90,6 +90,10 @@ class ImageSplit:
         """What it holds, for the record."""
         return {"images": self.size}
 
+    def about_each(self):
+        """What it holds, of each image: {index: its place in the file, from 0}, a list [size]."""
+        return {"index": list(range(self.size))}
+
     @staticmethod
     def units(batch):
         """How many images the batch holds."""

@@ -84,6 +84,13 @@ ORDERS = Group(
         Setting("overwrite", switch, "start this run again, erasing its earlier files", False),
         Setting("eval", switch, "evaluate the model of --load_path on the test split", False),
         Setting("load_path", path, "a saved model", None),
+        Setting(
+            "per_example",
+            path,
+            "write the figures of each test sentence or image, in nats, into this .csv, in the order of the test file",
+            None,
+            needs=("eval",),
+        ),
     ),
     of_run=False,
 )
@@ -188,6 +195,8 @@ def settle(s):
         s.parser.error(f"--{idle[0]} is for likelihoods, of which none is estimated here")
     if processes() > 1 and (generates or reads and not s.eval):
         s.parser.error("generating and encoding are the work of one process; start it without torchrun")
+    if processes() > 1 and s.per_example:
+        s.parser.error("--per_example is the work of one process; start it without torchrun")
     if s.resume and s.overwrite:
         s.parser.error("--resume and --overwrite exclude each other")
     return s

@@ -83,11 +83,17 @@ def aggregate_mutual_information(encoded):
     return float(batch_mutual_information(*(torch.cat(parts) for parts in zip(*encoded))))
 
 
+def _pass_over(name, values):
+    """In place of `Examples`: the values of a batch, which nobody keeps."""
+    return values
+
+
 @torch.no_grad()
-def evaluate(model, split, seed, team=None):
+def evaluate(model, split, seed, team=None, keep=_pass_over):
     """Every metric but the importance-weighted likelihood; encodes the split once, in evaluation mode.
 
-    Of a `team` each process encodes the whole split, under the same noise, and decodes its share of it.
+    Of a `team` each process encodes the whole split, under the same noise, and decodes its share of it. `keep` is told
+    the reconstruction and the KL of each example (`Examples`).
     """
     team = team or Team()
     with evaluation_mode(model):
@@ -95,10 +101,12 @@ def evaluate(model, split, seed, team=None):
         reconstruction = sum(
             team.share_out(
                 zip(split, encoded),
-                lambda pair: model.decoder.reconstruction(pair[0], pair[1][2].unsqueeze(1)).double().sum(),
+                lambda pair: keep(
+                    "reconstruction", model.decoder.reconstruction(pair[0], pair[1][2].unsqueeze(1)).double()
+                ).sum(),
             )
         )
-        kl = sum(kl_to_standard_normal(mean, logvar).double().sum() for mean, logvar, _ in encoded)
+        kl = sum(keep("kl", kl_to_standard_normal(mean, logvar).double()).sum() for mean, logvar, _ in encoded)
         reconstruction, kl = float(reconstruction) / split.size, float(kl) / split.size
         mi_agg = aggregate_mutual_information(encoded)
         return team.agreed(
@@ -125,11 +133,14 @@ def quick_look(model, split, seed):
 
 
 @torch.no_grad()
-def importance_weighted_nll(model, split, nsamples, max_rows, seed, progress=lambda batches: batches, team=None):
+def importance_weighted_nll(
+    model, split, nsamples, max_rows, seed, progress=lambda batches: batches, team=None, keep=_pass_over
+):
     """Average importance-weighted -log p(x) over the split, in nats per sentence or image.
 
     `max_rows` bounds the pairs of an x and a z that the decoder sees at once, fewer where x is very long; `progress`
-    wraps the batches. A `team` shares them out; who leaves a batch to another draws its noise all the same.
+    wraps the batches. A `team` shares them out; who leaves a batch to another draws its noise all the same. `keep` is
+    told the estimate of each example (`Examples`).
     """
     generator = torch.Generator(model.device).manual_seed(seed)
 
@@ -142,7 +153,7 @@ def importance_weighted_nll(model, split, nsamples, max_rows, seed, progress=lam
                 sum(
                     (team or Team()).share_out(
                         progress(split),
-                        lambda x: model.iw_nll(x, nsamples, rows(x), generator).double().sum(),
+                        lambda x: keep("iw_nll", model.iw_nll(x, nsamples, rows(x), generator).double()).sum(),
                         lambda x: list(model.iw_draws(x, nsamples, rows(x), generator)),
                     )
                 )

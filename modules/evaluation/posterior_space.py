@@ -6,9 +6,7 @@ both in nats (q(z) mixed over all of these sentences), and `settings`, the run's
 """
 
 import json
-import zlib
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -16,10 +14,9 @@ import torch
 from modules.command import UserError
 from modules.evaluation import metrics
 from modules.evaluation.model_posterior import posterior_mean
-from modules.files import replacing
+from modules.files import BAD_FILE, replacing
 from modules.models.gaussian import kl_to_standard_normal
 
-BAD_FILE = (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, RuntimeError, BadZipFile, zlib.error)
 BOUND = 1e30  # of numbers; no NaN is below it, and what is can still be drawn
 
 

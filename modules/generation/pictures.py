@@ -1,4 +1,4 @@
-"""What `image.py` draws from a trained model: samples from the prior, reconstructions, lines between images."""
+"""What `image.py` does with a trained model: images from points of the latent space, and points from images."""
 
 import sys
 from pathlib import Path
@@ -12,8 +12,9 @@ from modules import methods
 from modules.command import UserError
 from modules.domains.image_domain import IMAGE
 from modules.files import replacing
+from modules.generation.points import read_points, write_posteriors
 from modules.models.gaussian import interpolate
-from modules.settings import Group, Setting, path, whole
+from modules.settings import Group, Setting, one_of, path, whole
 
 SAMPLE_COLUMNS = 20  # of the grid of samples from the prior
 PART = 400  # images drawn together; bounds the memory
@@ -37,6 +38,19 @@ DRAWING = Group(
             "interpolate", whole(1), "or lines between that many pairs of test images", None, needs=("sample_from",)
         ),
         Setting("steps", whole(2), "points of such a line, its ends included", 9, needs=("interpolate",)),
+        Setting(
+            "z",
+            path,
+            "or an image for each point in this .npz, a row of its array mean [n, nz], as --encode writes it",
+            None,
+            needs=("sample_from",),
+        ),
+        Setting(
+            "encode",
+            one_of("val", "test"),
+            "write mean and logvar of q(z|x) for each image of this split (.npz), with the model of --load_path",
+            None,
+        ),
     ),
     of_run=False,
 )
@@ -46,23 +60,25 @@ def check(s):
     """Refuse flags that need others, or exclude them."""
     if s.momentum:
         s.parser.error("--momentum is that of SGD; images are trained with Adam, which has its own")
-    if s.eval and s.sample_from:
-        s.parser.error("--eval and --sample_from exclude each other")
-    if s.reconstruct and s.interpolate:
-        s.parser.error("--reconstruct and --interpolate exclude each other")
-    if "num_samples" in s.given and (s.reconstruct or s.interpolate):
-        s.parser.error("--num_samples is for images from the prior, not --reconstruct or --interpolate")
+    orders = [name for name in ("sample_from", "eval", "encode") if getattr(s, name)]
+    sources = [name for name in ("reconstruct", "interpolate", "z") if getattr(s, name)]
+    for names in (orders, sources):
+        if len(names) > 1:
+            s.parser.error(f"--{names[0]} and --{names[1]} exclude each other")
+    if "num_samples" in s.given and sources:
+        s.parser.error(f"--num_samples is for images from the prior, not --{sources[0]}")
 
 
 def draw(model, s):
-    """Draw from a saved model: from the prior, reconstructions of test images, or points between two of them."""
+    """Draw from a saved model: from the prior, from given points, reconstructions of test images, or between two."""
     random = torch.Generator().manual_seed(s.seed)  # on the CPU: a seed means the same on every device
     if s.reconstruct:
         draw_reconstructions(model, s, random)
     elif s.interpolate:
         draw_interpolations(model, s, random)
     else:
-        z = torch.randn(s.num_samples, methods.dimensions(s), generator=random)
+        nz = methods.dimensions(s)
+        z = read_points(s.z, nz) if s.z else torch.randn(s.num_samples, nz, generator=random)
         images, probabilities = sample(model, z, random)
         save_grid(images, SAMPLE_COLUMNS, grid_path(s, "sample"))
         save_grid(probabilities, SAMPLE_COLUMNS, grid_path(s, "probability"))
@@ -88,6 +104,15 @@ def draw_interpolations(model, s, random):
     save_grid(rows.flatten(0, 1), s.steps + 2, grid_path(s, "interpolation"))
 
 
+@torch.no_grad()
+def encode(model, s):
+    """Write the means and log-variances of q(z|x), [images, nz] both, one row for each image of a split."""
+    random = torch.Generator().manual_seed(s.seed)
+    split = IMAGE.read(s, model.device, (s.encode,))[0][s.encode]
+    mean, logvar = (torch.cat(parts) for parts in zip(*(model.posterior(x, random) for x in split)))
+    write_posteriors(Path("samples", f"{s.load_path.stem}_{s.encode}.npz"), mean, logvar)
+
+
 def first_test_images(s, count):
     """The first `count` test images, binary, [count, 1, height, width]; raises UserError if there are fewer."""
     split = IMAGE.read(s, "cpu", ("test",))[0]["test"]
@@ -111,7 +136,7 @@ def sample(model, z, random):
 
 def grid_path(s, kind):
     """Where a grid of images goes."""
-    return Path("samples", f"{s.sample_from.stem}_{kind}.png")
+    return Path("samples", f"{s.sample_from.stem}{f'_{s.z.stem}' if s.z else ''}_{kind}.png")
 
 
 def save_grid(images, columns, path):

@@ -1,7 +1,7 @@
 """Sentences from a text decoder: greedily, sampled, or by beam search, for many z at once.
 
-Whatever the strategy, a sentence ends before `</s>` or after `max_length` words, and `<pad>` and `<s>` are never
-generated. The decoder must be in evaluation mode.
+Whatever the strategy, a sentence ends before `</s>` or after `max_length` words, and the words `vocabulary.never`
+(`<pad>`, `<s>`) are not generated. The decoder must be in evaluation mode.
 """
 
 import torch
@@ -129,10 +129,11 @@ def _continuations(decoder, hidden, score, vocabulary):
 
 
 def _blocks(decoder, hidden, vocabulary):
-    """Yield (which rows of hidden [n, dec_nh], log p of the next word [block, vocab]), of `<pad>` and `<s>` -inf."""
+    """Yield (which rows of hidden [n, dec_nh], log p of the next word [block, vocab]), -inf of `vocabulary.never`."""
     for block in torch.arange(len(hidden), device=hidden.device).split(max(1, LOGITS // len(vocabulary))):
         log_p = decoder.pred_linear(hidden[block]).log_softmax(dim=1)
-        log_p[:, vocabulary.pad] = log_p[:, vocabulary.bos] = -torch.inf  # a list of both would be sent to the device
+        for word in vocabulary.never:  # a list of them all would be sent to the device
+            log_p[:, word] = -torch.inf
         yield block, log_p
 
 

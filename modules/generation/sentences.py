@@ -12,12 +12,14 @@ from modules.command import UserError
 from modules.data.corpus import read_lines
 from modules.files import replacing
 from modules.generation import search
+from modules.generation.points import read_points, write_posteriors
 from modules.generation.reconstruction import describe
 from modules.models.gaussian import interpolate, reparameterize
 from modules.settings import Group, Setting, number, one_of, path, switch, whole
 
 ENCODE_BATCH = 256  # sentences of one length that the encoder reads at once
-MAX_LENGTH = 100  # words of a sentence from the prior, at most
+SAMPLES = 100  # from the prior
+MAX_LENGTH = 100  # words of a sentence that no line says the length of, at most
 PART = 1000  # sentences generated between two updates of the progress bar
 AS_TRAINED = ("batch_size", "label")  # besides the model: lines are read as those that it was trained on
 
@@ -25,7 +27,14 @@ DECODING = Group(
     "decoding, into samples/",
     (
         Setting("decode_from", path, "generate sentences from this saved model", None),
-        Setting("num_samples", whole(1), "sentences from the prior", 100, needs=("decode_from",)),
+        Setting(
+            "num_samples",
+            whole(1),
+            f"sentences from the prior (default: {SAMPLES}), or of each line of --decode_input that many "
+            "reconstructions on consecutive lines, each from a sample of its posterior of its own (default: 1)",
+            None,
+            needs=("decode_from",),
+        ),
         Setting("decode_input", path, "instead, reconstruct each line of this file", None, needs=("decode_from",)),
         Setting("decode_mean", switch, "from the posterior's mean, not a sample of it", False, needs=("decode_input",)),
         Setting(
@@ -36,6 +45,14 @@ DECODING = Group(
             needs=("decode_input",),
         ),
         Setting("steps", whole(2), "points between two lines, both ends included", 9, needs=("interpolate",)),
+        Setting(
+            "z",
+            path,
+            "instead, a sentence for each point in this .npz, a row of its array mean [n, nz], as --encode writes it",
+            None,
+            needs=("decode_from",),
+        ),
+        Setting("no_unk", switch, "never generate <unk>", False, needs=("decode_from",)),
         Setting(
             "decoding_strategy",
             one_of("greedy", "beam", "sample"),
@@ -81,8 +98,12 @@ DECODING = Group(
 
 def check(s):
     """Refuse flags that need others, or exclude them."""
-    if s.decode_input and "num_samples" in s.given:
-        s.parser.error("--num_samples and --decode_input exclude each other: there is one sentence for each line")
+    if s.z and (s.decode_input or s.num_samples):
+        other = "decode_input" if s.decode_input else "num_samples"
+        s.parser.error(f"--z and --{other} exclude each other: there is one sentence for each point of --z")
+    if s.num_samples and (s.decode_mean or s.interpolate):
+        other = "decode_mean" if s.decode_mean else "interpolate"
+        s.parser.error(f"--num_samples and --{other} exclude each other: each line has one z there")
     if s.eval and s.encode:
         s.parser.error("--eval and --encode exclude each other")
     if s.decode_from and (s.load_path or s.encode):
@@ -90,7 +111,7 @@ def check(s):
 
 
 def decode(model, vocabulary, s):
-    """Write sentences from the prior, reconstructions, or sentences between lines, and say where.
+    """Write sentences from the prior or from given points, reconstructions, or sentences between lines, and say where.
 
     The noise of z and of sampled words comes from one generator on the CPU: a seed means the same on every device, and
     the words do not depend on the noise of z.
@@ -101,16 +122,19 @@ def decode(model, vocabulary, s):
     elif s.decode_input:
         reconstruct(model, vocabulary, s, random)
     else:
-        z = torch.randn(s.num_samples, methods.dimensions(s), generator=random)
-        write_lines(output_path(s, "sample"), generate(model, vocabulary, s, z, random, MAX_LENGTH))
+        nz = methods.dimensions(s)
+        z = read_points(s.z, nz) if s.z else torch.randn(s.num_samples or SAMPLES, nz, generator=random)
+        sentences = generate(model, vocabulary, s, z, random, MAX_LENGTH)
+        write_lines(output_path(s, "decoded" if s.z else "sample"), sentences)
 
 
 def reconstruct(model, vocabulary, s, random):
-    """Write one sentence for each line, in order, and print how close they come."""
+    """Write `--num_samples` sentences for each line (one, unless told), in order, and print how close they come."""
     corpus = read_lines(s.decode_input, vocabulary, s.label)
     sentences = generate(model, vocabulary, s, latents(model, corpus, s, random), random, longest(corpus))
     write_lines(output_path(s, "rec"), sentences)
-    print(describe([vocabulary.sentence(corpus[i].tolist()) for i in range(len(corpus))], sentences))
+    originals = [vocabulary.sentence(corpus[i].tolist()) for i in range(len(corpus))]
+    print(describe([line for line in originals for _ in range(s.num_samples or 1)], sentences))
 
 
 def between_lines(model, vocabulary, s, random):
@@ -128,10 +152,7 @@ def encode(model, vocabulary, s):
     """Write the means and log-variances of q(z|x), [lines, nz] both, one row for each line of a file."""
     random = torch.Generator().manual_seed(s.seed)
     mean, logvar = posteriors(model, read_lines(s.encode, vocabulary, s.label), random)
-    path = Path("samples", f"{s.load_path.stem}_{s.encode.stem}.npz")
-    with replacing(path) as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, mean=mean.cpu().numpy(), logvar=logvar.cpu().numpy())
-    print(f"wrote {path}: mean and logvar, {list(mean.shape)} each")
+    write_posteriors(Path("samples", f"{s.load_path.stem}_{s.encode.stem}.npz"), mean, logvar)
 
 
 @torch.no_grad()
@@ -143,9 +164,11 @@ def posteriors(model, corpus, random):
 
 
 def latents(model, corpus, s, random):
-    """A z for each sentence of a corpus, [sentences, nz]: a sample of its posterior, or with --decode_mean the mean."""
+    """The z of a corpus, [z, nz], sentence by sentence: samples of its posterior, or with --decode_mean the mean."""
     mean, logvar = posteriors(model, corpus, random)
-    return mean if s.decode_mean else reparameterize(mean.cpu(), logvar.cpu(), 1, random).squeeze(1)
+    if s.decode_mean:
+        return mean
+    return reparameterize(mean.cpu(), logvar.cpu(), s.num_samples or 1, random).flatten(0, 1)
 
 
 def longest(corpus):
@@ -159,6 +182,7 @@ def generate(model, vocabulary, s, z, random, max_length):
     `max_length` words at most, unless --max_length says otherwise.
     """
     decoder, z, max_length = model.decoder, z.to(model.device), s.max_length or max_length
+    vocabulary = vocabulary.without_unk() if s.no_unk else vocabulary
     strategies = {
         "greedy": lambda part: search.greedy(decoder, part, vocabulary, max_length),
         "beam": lambda part: search.beam_search(decoder, part, vocabulary, max_length, s.beam_size),
@@ -172,8 +196,8 @@ def generate(model, vocabulary, s, z, random, max_length):
 
 def output_path(s, kind):
     """Where the sentences go."""
-    lines_of = f"_{s.decode_input.stem}" if s.decode_input else ""
-    return Path("samples", f"{s.decode_from.stem}_{s.decoding_strategy}{lines_of}.{kind}")
+    source = s.decode_input or s.z
+    return Path("samples", f"{s.decode_from.stem}_{s.decoding_strategy}{f'_{source.stem}' if source else ''}.{kind}")
 
 
 def write_lines(path, lines):

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from modules import methods
 from modules.command import Interrupted, UserError, note
 from modules.evaluation import metrics, optimum
+from modules.evaluation.examples import Examples
 from modules.files import clear_leftovers, replacing
 from modules.models.layers.precision import allow_tf32, bf16_is_slow
 from modules.settings import saved_settings
@@ -162,10 +163,13 @@ def _test_the_best(trainer, s):
     trainer.save()
 
 
-def test(model, split, s, records, team=None):
-    """Write the TEST lines of a model: one-sample figures, the importance-weighted NLL, and the optimum if known."""
-    team = team or Team()
-    measured = metrics.evaluate(model, split, s.seed, team)
+def test(model, split, s, records, team=None, per_example=None):
+    """Write the TEST lines of a model: one-sample figures, the importance-weighted NLL, and the optimum if known.
+
+    The figures of each example go into the CSV file `per_example`, if it has a name.
+    """
+    team, examples = team or Team(), Examples()
+    measured = metrics.evaluate(model, split, s.seed, team, examples)
     records.write("test", **measured.as_dict(), final=True)
     nll = metrics.importance_weighted_nll(
         model,
@@ -181,6 +185,7 @@ def test(model, split, s, records, team=None):
             disable=not (team.first and sys.stderr.isatty()),
         ),
         team,
+        examples,
     )
     if not math.isfinite(nll):
         raise UserError(
@@ -194,6 +199,8 @@ def test(model, split, s, records, team=None):
     best = optimum.KNOWN.get(split.fingerprint)
     if best:
         records.write("optimum", **best.compare(nll, measured.mi_agg))
+    if per_example:
+        examples.write(per_example, split)
 
 
 def _saved_state(best, description, s):
