@@ -19,7 +19,10 @@ ARGS = ("--dataset", "tiny", "--aggressive", 1, "--train_limit", 12, "--iw_nsamp
 
 
 class Writer:
-    """Keeps its scalars, (tag, value, iteration, clock), and makes a file as torch's SummaryWriter does."""
+    """Keeps its scalars, (tag, value, iteration, clock), and makes a file as torch's SummaryWriter does.
+
+    `purge_step` 0 hides from TensorBoard what earlier files of the folder hold, so the last writer must have all.
+    """
 
     made = []
 
@@ -117,7 +120,6 @@ def test_a_resumed_run_writes_nothing_twice(tmp_path, made):
         ("train/kl", 1.0, 1),
         ("train/kl", 2.0, 2),
     ]
-    assert [path.name for path in (tmp_path / "run.tensorboard").iterdir()] == ["events.out.tfevents.1"]
 
 
 def test_it_may_be_asked_for_later_and_goes_with_the_run(call, workspace, made):

@@ -1,7 +1,6 @@
 """The figures of a run for TensorBoard, which is not among the requirements: `pip install tensorboard`."""
 
 import time
-from pathlib import Path
 
 from modules.command import UserError
 
@@ -32,13 +31,11 @@ def scalars(event):
 class Scalars:
     """Scalars in a `folder`, over outer iterations; their clock is the time spent in training.
 
-    They begin with the `events` so far, dicts, which a resumed run has kept. What earlier processes wrote there is
-    replaced, and `purge_step` tells a TensorBoard that has read it: no event counts twice.
+    They begin with the `events` so far, dicts, which a resumed run has kept; `purge_step` 0 makes TensorBoard forget
+    what earlier processes wrote there, so nothing stands twice. Their files stay: one that is reading them would stop.
     """
 
     def __init__(self, folder, events):
-        for file in Path(folder).glob(EVENT_FILES):
-            file.unlink()
         self.writer = summary_writer()(str(folder), purge_step=0)
         self.iteration, self.seconds = 0, 0.0
         self.started = time.time() - max((event.get("seconds", 0.0) for event in events), default=0.0)
