@@ -357,4 +357,4 @@ def _name(value):
 name = kind("a name of letters, digits, _, . and -", _name)
 path = kind("the name of a file", _path)
 yes_no = kind("True or False", _yes_no)
-switch = kind("given or not", bool)  # a flag without a value
+switch = kind("True or False", _yes_no)  # as a flag without a value

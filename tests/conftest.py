@@ -118,7 +118,12 @@ def run_pattern(words):
         rf"VAL --- {figures}(update best loss\n|new lr: \d\.\d{{6}}\n)?(TEST --- {figures})?"
     )
     data = r"data: train .+; val .+; test .+\n(validation batches hold one x each, .+\n)?"
-    return rf"{data}({epoch})+TEST --- {figures}iw nll: {NUMBER}{iw_ppl}\n"
+    return rf"{data}({epoch})+TEST --- {figures}iw nll: {NUMBER}{iw_ppl}\nwrote logs/\S+\.png\n"
+
+
+def logged(ran):
+    """What a run printed of what its log holds: all but the last line, which says where its picture is."""
+    return ran.stdout[: ran.stdout.rindex("wrote logs/")]
 
 
 def events(folder, run_id):

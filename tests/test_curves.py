@@ -1,5 +1,6 @@
 """Pictures of runs while they train: what is drawn is what the logs say."""
 
+import json
 import shutil
 
 import plot_epochs
@@ -7,7 +8,7 @@ import plot_runs
 import pytest
 from matplotlib import pyplot
 
-from modules.reports.curves import epochs_figure, run_label, runs_figure
+from modules.reports.curves import epochs_figure, run_figure, run_label, runs_figure
 from modules.reports.log_reader import read_epochs, read_events
 from tests.test_log_reader import AGGRESSIVE, EARLIER, PLAIN
 
@@ -32,6 +33,22 @@ def test_figure_5_has_a_panel_a_run():
         assert drawn[:3] == [(recorded["epoch"], recorded[name]) for name in ("kl", "mi", "kl_agg")]
     assert curves(panels[1])["end of the aggressive phase"][0] == [6, 6]  # its seventh epoch
     assert "end of the aggressive phase" not in curves(panels[0])
+
+
+@pytest.mark.parametrize("log, aggressive", [(AGGRESSIVE, [-0.5, 6.5]), (PLAIN, None)])  # its first seven epochs
+def test_the_picture_of_one_run(log, aggressive):
+    log = log.with_suffix(".jsonl")
+    vals = [event for event in map(json.loads, log.read_text().splitlines()) if event["event"] == "val"]
+    figure = run_figure(log)
+    left, right = figure.axes
+    assert figure.get_suptitle() == run_label(log, read_events(log)[0])
+    drawn = [*curves(left).values(), *curves(right).values()]
+    names = ("kl", "mi_agg", "kl_agg", "loss")
+    assert drawn == [([val["epoch"] for val in vals], [val[name] for val in vals]) for name in names]
+    for panel in (left, right):
+        assert [[span.get_x(), span.get_x() + span.get_width()] for span in panel.patches] == [aggressive] * bool(
+            aggressive
+        )
 
 
 def test_the_script_of_figure_5(call, tmp_path, monkeypatch):

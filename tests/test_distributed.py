@@ -133,7 +133,7 @@ def test_a_run_of_two_from_the_first_signal_to_the_figures(workspace, call):
     assert said.startswith("error: ") and ".lock: another process is at this run" in said
 
     ran = call(text.main, *ARGS, "--resume", cwd=workspace)
-    assert ran.returncode == 0 and "iw nll: " in ran.stdout and len(list((workspace / "logs").rglob("*"))) == 3
+    assert ran.returncode == 0 and "iw nll: " in ran.stdout and len(list((workspace / "logs").rglob("*"))) == 4
 
 
 def test_what_several_processes_do_not_do(call, workspace, monkeypatch):

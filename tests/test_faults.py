@@ -383,9 +383,10 @@ def test_logs_that_are_removed_are_told_of(call, workspace, monkeypatch):
 
 def test_what_a_killed_process_left_is_cleared(call, workspace):
     left = [state(workspace).with_name(f"{RUN_ID}{end}.4711.tmp") for end in (".pt", ".resume.pt")]
+    left.append(workspace / "logs" / "tiny" / f"{RUN_ID}.png.4711.tmp")
     other = state(workspace).with_name("another.pt.4711.tmp")
-    left[0].parent.mkdir(parents=True)
     for path in (*left, other):
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
     assert call(text.main, *ONCE, cwd=workspace).returncode == 0
     assert not any(path.exists() for path in left) and other.exists()

@@ -23,6 +23,7 @@ from tests.conftest import (
     assert_refused,
     events,
     images,
+    logged,
     make_image_workspace,
     make_workspace,
     run_pattern,
@@ -100,11 +101,12 @@ def test_a_run_leaves_its_files_and_no_others(finished):
     assert made == [
         f"logs/tinyimages/{run_id}.jsonl",
         f"logs/tinyimages/{run_id}.log",
+        f"logs/tinyimages/{run_id}.png",
         f"models/tinyimages/{run_id}.pt",
         f"models/tinyimages/{run_id}.resume.pt",
     ]
     assert sorted(path.name for path in folder.iterdir()) == ["config", "datasets", "logs", "models"]
-    assert (folder / "logs" / "tinyimages" / f"{run_id}.log").read_text() == ran.stdout
+    assert (folder / "logs" / "tinyimages" / f"{run_id}.log").read_text() == logged(ran)
 
 
 def test_events_carry_the_figures_of_the_lines(finished):
@@ -215,7 +217,7 @@ def test_a_data_set_of_ones_own(call, tmp_path):
     assert re.fullmatch(run_pattern(words=False), ran.stdout)
     (model,) = (tmp_path / "models" / "abc").glob("*_783435.pt")
     again = call(image.main, "--dataset", "abc", "--iw_nsamples", 5, "--eval", "--load_path", model, cwd=tmp_path)
-    assert again.stdout.startswith("data: test 5 images\nTEST ---") and ran.stdout.endswith(
+    assert again.stdout.startswith("data: test 5 images\nTEST ---") and logged(ran).endswith(
         again.stdout.partition("\n")[2]
     )
     drawn = call(image.main, "--dataset", "abc", "--sample_from", model, "--reconstruct", 5, cwd=tmp_path)
@@ -236,7 +238,7 @@ def test_eval_prints_the_figures_of_the_run(call, finished, tmp_path):
     seed = run_id.rpartition("_")[2]
     evaluated = call(image.main, *ARGS, "--eval", "--load_path", model, "--seed", seed, cwd=other)
     assert (evaluated.returncode, evaluated.stderr) == (0, "")
-    assert evaluated.stdout == "data: test 9 images\n" + ran.stdout[ran.stdout.rindex("TEST ---") :]
+    assert evaluated.stdout == "data: test 9 images\n" + logged(ran)[ran.stdout.rindex("TEST ---") :]
     assert not (other / "models").exists() and not (other / "logs").exists()
 
 

@@ -12,7 +12,7 @@ from modules.methods import semi_amortised
 from modules.methods.committed_rate import BoundedVariance
 from modules.methods.semi_amortised import SemiAmortisedVAE
 from modules.training.checkpoint import load_checkpoint
-from tests.conftest import assert_refused, events, make_image_workspace, make_workspace
+from tests.conftest import assert_refused, events, logged, make_image_workspace, make_workspace
 from tests.test_resume import ARGS as ARGS_TO_RESUME
 from tests.test_resume import json_events
 
@@ -49,7 +49,7 @@ def test_every_method_is_trained_tested_and_evaluated_again(call, folder, flags,
     if name.endswith("_rate2"):
         assert figures["kl"] >= 2
     again = call(text.main, *ARGS, "--eval", "--load_path", f"models/tiny/{run_id}.pt", cwd=folder)
-    assert again.returncode == 0 and ran.stdout.endswith(
+    assert again.returncode == 0 and logged(ran).endswith(
         again.stdout.partition("\n")[2]
     )  # the model's file says what it is
 

@@ -14,7 +14,7 @@ from filelock import FileLock
 import text
 from modules.training.checkpoint import load_checkpoint
 from modules.training.recipe import IMAGE, TEXT
-from tests.conftest import TINY_CONFIG, make_image_workspace, make_workspace, run_script, start_script
+from tests.conftest import TINY_CONFIG, logged, make_image_workspace, make_workspace, run_script, start_script
 
 Kind = namedtuple("Kind", "domain recipe make_workspace run_id args")  # of run: what is trained, and how
 
@@ -240,7 +240,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(disturbed):
 
 
 def test_nothing_temporary_is_left_of_a_run_that_was_not_killed(uninterrupted):
-    assert {name.rpartition(RUN_ID)[2] for name in files(uninterrupted)} == {".pt", ".resume.pt", ".log", ".jsonl"}
+    ends = {name.rpartition(RUN_ID)[2] for name in files(uninterrupted)}
+    assert ends == {".pt", ".resume.pt", ".log", ".jsonl", ".png"}
 
 
 # ---------------------------------------------------------------------- a finished run
@@ -279,7 +280,7 @@ def test_overwrite_starts_anew(call, uninterrupted, finished):
     """The log then holds the new run alone, and the run is the same as the first one as far as it goes."""
     ran = call(text.main, *ARGS, "--overwrite", "--epochs", 1, cwd=finished)
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert re.sub(r"time elapsed \S+s", "time elapsed", ran.stdout).splitlines() == log_lines(finished)
+    assert re.sub(r"time elapsed \S+s", "time elapsed", logged(ran)).splitlines() == log_lines(finished)
     new, old = ([e for e in json_events(folder) if e["event"] == "val"] for folder in (finished, uninterrupted))
     assert new == old[:1]
     assert [e["event"] for e in json_events(finished)].count("run") == 1

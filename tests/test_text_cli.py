@@ -21,7 +21,17 @@ from modules.models.vae import VAE
 from modules.training.algorithm import Algorithm1
 from modules.training.checkpoint import load_checkpoint, save_checkpoint
 from modules.training.run import prepare_device
-from tests.conftest import NUMBER, ROOT, TINY_CONFIG, assert_refused, events, make_workspace, run_pattern, run_script
+from tests.conftest import (
+    NUMBER,
+    ROOT,
+    TINY_CONFIG,
+    assert_refused,
+    events,
+    logged,
+    make_workspace,
+    run_pattern,
+    run_script,
+)
 
 ARGS = ("--dataset", "tiny", "--iw_nsamples", 20)
 PLAIN = "tiny_aggressive0_kls1.00_warm10_0_0_783435"
@@ -77,7 +87,7 @@ def test_a_run_prints_the_lines_that_notebooks_parse(finished):
 
 def test_the_log_is_what_was_printed(finished):
     folder, ran, run_id = finished
-    assert (folder / "logs" / "tiny" / f"{run_id}.log").read_text() == ran.stdout
+    assert (folder / "logs" / "tiny" / f"{run_id}.log").read_text() == logged(ran)
 
 
 def test_a_run_leaves_its_files_and_no_others(finished):
@@ -86,6 +96,7 @@ def test_a_run_leaves_its_files_and_no_others(finished):
     assert made == [
         f"logs/tiny/{run_id}.jsonl",
         f"logs/tiny/{run_id}.log",
+        f"logs/tiny/{run_id}.png",
         f"models/tiny/{run_id}.pt",
         f"models/tiny/{run_id}.resume.pt",
     ]
@@ -189,7 +200,7 @@ def test_eval_prints_the_figures_of_the_run_without_its_training_file(finished, 
     assert told.startswith("data: test 22 sentences of 1 to 4 words, 62 in all, ") and told in ran.stdout.replace(
         "train", "data: train"
     ).replace("; test", "\ndata: test")
-    assert figures == ran.stdout[ran.stdout.rindex("TEST ---") :]
+    assert figures == logged(ran)[ran.stdout.rindex("TEST ---") :]
     assert not (other / "models").exists() and not (other / "logs").exists()
 
 

@@ -23,6 +23,7 @@ from modules.settings import (
 )
 from modules.training.checkpoint import load_model_file, load_weights
 from modules.training.recipe import Recipe
+from modules.training.scalars import summary_writer
 
 SEEDS = (783435, 101, 202, 303, 404, 505, 606, 707, 808, 909)  # --taskid picks one
 
@@ -61,6 +62,7 @@ TRAINING = Group(
         Setting("taskid", whole(0, len(SEEDS) - 1), f"picks the seed among {', '.join(map(str, SEEDS))}", 0),
         Setting("jobid", whole(0), "part of the run's name, to tell runs apart", 0),
         Setting("save_every", number(f"[0, {MOST}]"), "minutes between checkpoints in an epoch", 10.0, may_change=True),
+        Setting("tensorboard", switch, "also write TensorBoard scalars, beside the log", False, may_change=True),
     ),
 )
 METHODS = Group("methods", methods.SETTINGS)
@@ -141,6 +143,8 @@ class Domain:
         """What a run begins with: (model, splits, what a saved model says of itself)."""
         s.need_config()
         methods.check(s)
+        if s.tensorboard:
+            summary_writer()
         if "inner_clip" in s.given and s.inner_clip == "encoder" and not s.aggressive:
             raise UserError("--inner_clip encoder does nothing without --aggressive 1: there are no inner steps")
         splits, vocabulary = self.read(s, device, ("train", "val", "test"))

@@ -33,6 +33,27 @@ def epochs_figure(logs, titles=None):
     return figure
 
 
+def run_figure(log):
+    """Validation figures of the run whose `.jsonl` is `log`, one dot an epoch: left KL = MI + KL(q(z) || p(z)), q(z)
+    mixed over the whole split; right the loss. Aggressive epochs are shaded."""
+    events = read_events(log)
+    vals = [event for event in events if event["event"] == "val"]
+    epochs = [val["epoch"] for val in vals]
+    figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.2), sharex=True, layout="constrained")
+    figure.suptitle(run_label(log, events[0]), fontsize=10)
+    for name, (label, colour, style) in EPOCH_CURVES.items():
+        values = [val["mi_agg" if name == "mi" else name] for val in vals]
+        panels[0].plot(epochs, values, style, color=colour, marker=".", label=label)
+    panels[1].plot(epochs, [val["loss"] for val in vals], color="#55595f", marker=".")
+    aggressive = [val["epoch"] for val in vals if val["aggressive"]]
+    for panel, title in zip(panels, ("validation KL = MI + KL(q(z) || p(z))", "validation loss")):
+        if aggressive:
+            panel.axvspan(aggressive[0] - 0.5, aggressive[-1] + 0.5, color="#eeeeee", zorder=0, label="aggressive")
+        _finish(panel, title=title, xlabel="epoch")
+    panels[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
 def draw_epochs(panel, log):
     """KL, MI and KL(q(z) || p(z)) of a log, one dot per validation; a thin line is at the one that ended the
     aggressive phase."""

@@ -1,6 +1,7 @@
-"""What a run leaves behind to be read: a text log for people and notebooks, JSON lines for programs."""
+"""What a run leaves behind to be read: a text log for people and notebooks, JSON lines for programs, a picture."""
 
 import json
+import logging
 import math
 import os
 import platform
@@ -13,9 +14,11 @@ import numpy
 import torch
 from tqdm import tqdm
 
-from modules.command import UserError, note, os_complaint
+from modules.command import UserError, note, one_line, os_complaint
 from modules.evaluation.metrics import perplexity
+from modules.reports.log_reader import read_events
 from modules.settings import REPOSITORY
+from modules.training.scalars import Scalars
 
 FIGURES = (
     "{split} --- avg_loss: {loss:.4f}, kl: {kl:.4f}, mi: {mi:.4f}, recon: {reconstruction:.4f}, "
@@ -92,23 +95,27 @@ class Printer:
     def rewind(self, positions):
         """Nothing was written."""
 
+    def draw(self, again=True):
+        """Nothing was recorded."""
+
     def close(self):
         """Nothing is open."""
 
 
 class Records(Printer):
-    """`<id>.log` and `<id>.jsonl` in one folder, both only ever appended to.
+    """`<id>.log` and `<id>.jsonl` in one folder, both only ever appended to; `<id>.tensorboard/` if asked for.
 
     A resumed run first goes back to where the files stood when its checkpoint was written: what came after is
     computed, and written, again.
     """
 
-    def __init__(self, folder, run_id, words):
+    def __init__(self, folder, run_id, words, tensorboard=False):
         super().__init__(words)
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.paths = [folder / f"{run_id}.log", folder / f"{run_id}.jsonl"]
         self._files = [open(path, "a", encoding="utf-8") for path in self.paths]
+        self._tensorboard, self._scalars = tensorboard, None
 
     def say(self, line):
         """Print and log a line."""
@@ -118,7 +125,12 @@ class Records(Printer):
     def write(self, event, **values):
         """Print and log the lines of an event, and append it as one JSON object."""
         super().write(event, **values)
-        self._append(1, json.dumps(_strict({"event": event, **values}), allow_nan=False))
+        told = _strict({"event": event, **values})
+        self._append(1, json.dumps(told, allow_nan=False))
+        if self._scalars:
+            self._scalars.write(told)
+        elif self._tensorboard:  # only now is it settled which earlier events a resumed run keeps
+            self._scalars = Scalars(self.paths[1].with_suffix(".tensorboard"), read_events(self.paths[1]))
 
     def positions(self):
         """Sizes of the two files in bytes, for a checkpoint."""
@@ -133,13 +145,33 @@ class Records(Printer):
                 note(f"{path}: shorter than when the run was saved; what it lacks is not written again")
             file.seek(0, 2)
 
+    def draw(self, again=True):
+        """Draw the run's epochs beside its log, if it has any, and say where; if not `again`, only a missing picture.
+
+        One that cannot be drawn is only remarked on, since the run is safe.
+        """
+        picture = self.paths[1].with_suffix(".png")
+        try:
+            ended = any(event["event"] == "val" for event in read_events(self.paths[1]))
+            if ended and (again or not picture.exists()):
+                logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would tell of its font cache
+                from modules.reports import figures  # not before: Matplotlib takes its time
+                from modules.reports.curves import run_figure
+
+                figures.save_figure(run_figure(self.paths[1]), picture)
+        except Exception as error:
+            why = f"{type(error).__name__}: {one_line(str(error))}"
+            note(f"{picture}: not drawn ({why}); the run is safe, and --resume tries again")
+
     def close(self):
-        """Close both files, and tell if one is no longer where it was."""
+        """Close the files, and tell if one of the two is no longer where it was."""
         for path in self.paths:
             if not path.exists():
                 note(f"{path}: removed while the run went on; its records are lost")
         for file in self._files:
             file.close()
+        if self._scalars:
+            self._scalars.close()
 
     def _append(self, which, line):
         try:

@@ -23,6 +23,7 @@ from modules.training.distributed import Team, team_for
 from modules.training.loop import Observer, Trainer, state_path
 from modules.training.memory import keep_freed_memory
 from modules.training.records import Printer, Records, environment
+from modules.training.scalars import EVENT_FILES
 
 LOGS = Path("logs")
 
@@ -61,7 +62,7 @@ def train_and_test(run_id, beginning, s, recipe, observer=None):
     """Train a model, or go on training it, then evaluate its best weights on the test split.
 
     `beginning` is what `Domain.begin` returns. Files are `models/<dataset>/<run_id>.pt` and
-    `logs/<dataset>/<run_id>.{log,jsonl}`. `observer` is the `Trainer`'s. With `--max_iterations` training may stop
+    `logs/<dataset>/<run_id>.{log,jsonl,png}`. `observer` is the `Trainer`'s. With `--max_iterations` training may stop
     early, and is then not tested. Raises UserError if there are files of a run already and neither --resume nor
     --overwrite says what to do.
     """
@@ -83,7 +84,8 @@ def train_and_test(run_id, beginning, s, recipe, observer=None):
             if team.first:
                 _clear_the_way(best, starts, run_id, observer, s)
             saved = None if starts else _saved_state(best, description, s)
-            records = Records(LOGS / s.dataset, run_id, words) if team.first else Printer(words)
+            logs = LOGS / s.dataset
+            records = Records(logs, run_id, words, s.tensorboard) if team.first else Printer(words)
             trainer = Trainer(
                 model, splits, recipe, s, records, best, description, observer if team.first else None, team
             )
@@ -93,7 +95,7 @@ def train_and_test(run_id, beginning, s, recipe, observer=None):
 
 def _clear_the_way(best, starts, run_id, observer, s):
     """Remove leftovers of a write that was cut short, and what `_make_room` removes before a run `starts`."""
-    for path in (best, state_path(best)):
+    for path in (best, state_path(best), log_path(s.dataset, run_id, ".png")):
         clear_leftovers(path)
     if starts:
         _make_room(run_id, observer, s)
@@ -118,7 +120,7 @@ def _held(best):
 
 
 def _train_from(trainer, saved, run_id):
-    """Train from the state `saved` (None: from the start) to the end, and test the best model."""
+    """Train from the state `saved` (None: from the start) to the end, test the best model, and draw the run."""
     s, records = trainer.s, trainer.records
     if saved is None:
         records.write("run", id=run_id, args=s.record(), **environment(trainer.team.size))
@@ -129,6 +131,7 @@ def _train_from(trainer, saved, run_id):
         if trainer.progress.tested:
             log = log_path(s.dataset, run_id, ".log")
             print(f"{run_id} is finished: its figures stand in {log}; --eval evaluates it again")
+            records.draw(again=False)  # it may have been killed before it drew, or be of an earlier version
             return
         records.write("resume", iteration=trainer.progress.iteration, args=s.record(), **environment(trainer.team.size))
     trainer.fit()
@@ -136,6 +139,7 @@ def _train_from(trainer, saved, run_id):
         _test_the_best(trainer, s)
     else:
         print(f"stopped after {trainer.progress.iteration} iterations; --resume with more of them goes on from here")
+    records.draw()
 
 
 def read_in(splits, vocabulary=None):
@@ -241,7 +245,8 @@ def _make_room(run_id, observer, s):
     """Remove what an earlier run of this name left, with --overwrite or where nothing is lost by it; else raise
     UserError."""
     best, log = model_path(s.dataset, run_id), log_path(s.dataset, run_id)
-    files = [best, state_path(best), log.with_suffix(".log"), log]
+    files = [best, state_path(best), log.with_suffix(".log"), log, log.with_suffix(".png")]
+    scalars = log.with_suffix(".tensorboard")
     there, statistics = [path for path in files if path.exists()], observer.files()
     if there and not s.overwrite and (best.exists() or _has_trained(log)):
         _refuse(there[0], state_path(best), log, s)
@@ -254,13 +259,15 @@ def _make_room(run_id, observer, s):
             raise UserError(
                 f"{path}: statistics of an earlier run; --overwrite replaces them, or move them to another place first"
             )
-    removed = [*there, *statistics]
+    removed = [*there, *statistics, *scalars.glob(EVENT_FILES)]
     for folder in {path.parent for path in removed}:
         with replacing(folder / f"{run_id}.probe") as temporary:  # refused before anything is removed, not after
             temporary.touch()
         (folder / f"{run_id}.probe").unlink()
     for path in removed:
         path.unlink(missing_ok=True)
+    with suppress(OSError):  # there is none, or something else lies in it
+        scalars.rmdir()
 
 
 def _record_of(log):
