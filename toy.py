@@ -8,8 +8,6 @@
 Statistics go to plot_data/; the training is that of text.py, with the toy recipe.
 """
 
-import dataclasses
-
 import torch
 
 from modules.command import UserError, run_command
@@ -44,7 +42,6 @@ SPACE = Group(
             None,
         ),
         Setting("plot_niter", whole(1), "iterations between two clouds", 200, needs=("plot_mode", "multiple")),
-        Setting("optim", one_of("sgd", "adam"), "sgd: rate 1.0; adam: rate 1e-3", "sgd"),
     ),
 )
 
@@ -54,9 +51,8 @@ def main():
     torch.manual_seed(s.seed)
     device = prepare_device(s.tf32)
     beginning = TEXT.begin(s, device)
-    recipe = TOY if s.optim == "sgd" else dataclasses.replace(TOY, optimiser="adam", lr=1e-3)
     observer = observe(s, beginning, device)
-    train_and_test(f"toy_{s.plot_mode}_{TEXT.run_id(s)}", beginning, s, recipe, observer)
+    train_and_test(f"toy_{s.plot_mode}_{TEXT.run_id(s)}", beginning, s, TOY, observer)
 
 
 def observe(s, beginning, device):
@@ -65,7 +61,8 @@ def observe(s, beginning, device):
     The single mode follows one batch and trains on it alone, in inner and outer steps, as the published figure 3 does.
     """
     _, splits, description = beginning
-    corpus, _ = read_corpus(s.train_data, Vocabulary(description["vocabulary"]), s.label, limit=s.num_plot)
+    vocabulary = Vocabulary(description["vocabulary"])
+    corpus, _ = read_corpus(s.train_data, vocabulary, s.label, s.num_plot, longest=s.max_train_length)
     if s.plot_mode == "single":
         splits["train"] = OneBatch(corpus, s.num_plot, splits["train"].num_batches, device)
     sentences = TextSplit(corpus, s.num_plot, device) if s.plot_mode == "multiple" else splits["train"]
@@ -79,8 +76,6 @@ def check(s):
     """Settle what the mode decides, and refuse what this study cannot do."""
     if s.eval or s.load_path:
         s.parser.error("--eval --load_path M: text.py evaluates the models of this study, too")
-    if s.momentum and s.optim == "adam":
-        s.parser.error("--momentum is that of SGD; --optim adam has its own")
     s.num_plot = s.num_plot or NUM_PLOT[s.plot_mode]
     s.max_iterations = s.max_iterations or MAX_ITERATIONS[s.plot_mode]
     if not (s.zmin < s.zmax and 0 < s.dz < s.zmax - s.zmin < MOST_POINTS * s.dz):

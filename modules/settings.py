@@ -39,6 +39,7 @@ class Setting:
     default     None: not set, unless given
     model       whether it is part of the model: a saved model has its own, and a flag must not contradict it
     may_change  whether a resumed run may have another value than the one that it was started with
+    also        other names of its flag, which are its names in older records, too
     needs       name of another setting, and perhaps the value that it must have, without which this one does nothing
     """
 
@@ -48,6 +49,7 @@ class Setting:
     default: Any = REQUIRED
     model: bool = False
     may_change: bool = False
+    also: tuple = ()
     needs: tuple = ()
 
     def read(self, value):
@@ -91,9 +93,10 @@ class Settings(SimpleNamespace):
         """
         ours = self.record()
         return [
-            (name, saved[name], ours[name])
+            (name, saved[its_name], ours[name])
             for name, setting in self.declared.items()
-            if name in saved and saved[name] != ours[name] and not passed_over(setting)
+            for its_name in (name, *setting.also)
+            if its_name in saved and saved[its_name] != ours[name] and not passed_over(setting)
         ]
 
     def need_config(self):
@@ -180,7 +183,8 @@ def command_parser(groups, description, dataset, values):
     for group in groups:
         titled = parser.add_argument_group(group.title)
         for setting in group.settings:
-            titled.add_argument(f"--{setting.name}", **flag(setting, values.get(setting.name, setting.default)))
+            names = (f"--{name}" for name in (setting.name, *setting.also))
+            titled.add_argument(*names, **flag(setting, values.get(setting.name, setting.default)))
     return parser
 
 

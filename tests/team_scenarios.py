@@ -172,7 +172,7 @@ def train_interrupted(kind, folder, team, stop_at=None):
         "epochs": 1,
         "noise": lambda model: None,
         "dtype": torch.float32,
-        **({"dec_dropout_in": 0.4, "dec_dropout_out": 0.4} if kind == "text" else {}),
+        **({"dec_dropout_in": 0.4, "dec_dropout_out": 0.4, "word_dropout": 0.4} if kind == "text" else {}),
     }
     trainer = make(kind, changes, folder, team)
     if stop_at:

@@ -28,6 +28,9 @@ METHODS = {  # flags: what the run's name says of them
     "--free_bits 3 --free_bits_over sum": "kls1.00_warm10_freesum3",
     "--bn_gamma 0.6": "kls1.00_warm10_bn0.6",
     "--committed_rate 2": "kls1.00_warm10_rate2",
+    "--word_dropout 0.25": "kls1.00_warm10_wdrop0.25",
+    "--model lm --word_dropout 0.5": "kls1.00_warm10_lm_wdrop0.5",
+    "--model savae --svi_steps 2 --word_dropout 0.5": "kls1.00_warm10_savae_wdrop0.5",
 }
 
 
@@ -65,6 +68,7 @@ WIRING = {  # flags: what the model and the trainer have of them
     "--committed_rate 2": {"log_bound": BoundedVariance(2, 2).log_bound},
     "--aggressive 1 --inner_clip encoder": {"inner_clip": "encoder"},
     "--nsamples 2 --test_nepoch 7 --save_every 3": {"nsamples": 2, "test_nepoch": 7, "save_every": 3},
+    "--word_dropout 0.25": {"share": 0.25},
     "--precision bf16": {"train_dtype": torch.bfloat16},
     "--momentum 0.5": {"momentum": 0.5},
 }

@@ -55,11 +55,13 @@ class Corpus:
     """The sentences of one file as one flat array of token ids, `<s>` and `</s>` included.
 
     `tokens` int32 [all tokens], `offsets` int64 [sentences + 1]: sentence i is tokens[offsets[i]:offsets[i + 1]].
+    `left_out` is how many were too long to be read, None where no length is.
     """
 
-    def __init__(self, tokens, offsets):
+    def __init__(self, tokens, offsets, left_out=None):
         self.tokens = tokens
         self.offsets = offsets
+        self.left_out = left_out
 
     def __len__(self):
         return len(self.offsets) - 1
@@ -76,18 +78,44 @@ class Corpus:
             yield from zip(torch.from_numpy(sentences).split(batch_size), group.split(batch_size))
 
 
-def read_corpus(path, vocabulary=None, label=False, limit=None, vocab_limit=None):
+def read_corpus(path, vocabulary=None, label=False, limit=None, vocab_limit=None, longest=None):
     """Read a file of one tokenised sentence a line: returns (Corpus, Vocabulary).
 
     Without `vocabulary` one is made from the file; with one, words it lacks become `<unk>`. With `label`, a line is
-    `label<TAB>text`. Empty sentences are skipped; `limit` keeps the first that many sentences, `vocab_limit` the most
-    frequent words of a new vocabulary. Raises UserError, naming the file and the line, for a missing, empty or
-    non-UTF-8 file and for a line without its tab.
+    `label<TAB>text`. Empty sentences are skipped, and those of more than `longest` words; `limit` keeps the first that
+    many of the others, `vocab_limit` the most frequent words of a new vocabulary. Raises UserError, naming the file and
+    the line, for a missing, empty or non-UTF-8 file, for a line without its tab, and if no sentence is short enough.
     """
     grow = vocabulary is None
     special = Vocabulary()
     bos, eos, unk, ids = special.bos, special.eos, special.unk, _ids_of_words(special if grow else vocabulary)
-    tokens, lengths = array("i"), array("q", [0])
+    tokens, lengths, left_out = array("i"), array("q", [0]), 0
+    for words in _sentences(path, label):
+        if len(lengths) - 1 == limit:
+            break
+        if longest and len(words) > longest:
+            left_out += 1
+            continue
+        tokens.append(bos)
+        if grow:
+            tokens.extend([ids.setdefault(word, len(ids)) for word in words])
+        else:
+            tokens.extend([ids.get(word, unk) for word in words])
+        tokens.append(eos)
+        lengths.append(len(words) + 2)
+    if left_out and len(lengths) == 1:
+        raise UserError(f"{path}: every sentence has more than {longest} words; give a larger --max_train_length")
+    if len(lengths) == 1:
+        raise UserError(f"{path}: there is no sentence in it; it needs one tokenised sentence a line")
+    tokens, offsets = np.frombuffer(tokens, dtype=np.int32), np.cumsum(np.frombuffer(lengths, dtype=np.int64))
+    corpus = Corpus(tokens, offsets, left_out if longest else None)
+    if not grow:
+        return corpus, vocabulary
+    return _keep_frequent(corpus, Vocabulary(ids), vocab_limit) if vocab_limit else (corpus, Vocabulary(ids))
+
+
+def _sentences(path, label):
+    """Yield the words of each line that has some; with `label`, one stands in front of them."""
     for number, line in enumerate(text_lines(path), start=1):
         if label and not line.isspace():
             _, tab, line = line.partition("\t")
@@ -99,23 +127,8 @@ def read_corpus(path, vocabulary=None, label=False, limit=None, vocab_limit=None
         words = words_of(line)
         if number == 1 and words and words[0].lower().startswith(("<!doctype", "<html", "<?xml")):
             note(f"{path}: begins like a web page, not like text")
-        if not words:
-            continue
-        if len(lengths) - 1 == limit:
-            break
-        tokens.append(bos)
-        if grow:
-            tokens.extend([ids.setdefault(word, len(ids)) for word in words])
-        else:
-            tokens.extend([ids.get(word, unk) for word in words])
-        tokens.append(eos)
-        lengths.append(len(words) + 2)
-    if len(lengths) == 1:
-        raise UserError(f"{path}: there is no sentence in it; it needs one tokenised sentence a line")
-    corpus = Corpus(np.frombuffer(tokens, dtype=np.int32), np.cumsum(np.frombuffer(lengths, dtype=np.int64)))
-    if not grow:
-        return corpus, vocabulary
-    return _keep_frequent(corpus, Vocabulary(ids), vocab_limit) if vocab_limit else (corpus, Vocabulary(ids))
+        if words:
+            yield words
 
 
 def words_of(line):
@@ -154,7 +167,7 @@ def _keep_frequent(corpus, vocabulary, vocab_limit):
     new_ids[:special] = np.arange(special)
     new_ids[kept] = np.arange(len(kept)) + special
     words = vocabulary.words[:special] + [vocabulary.words[i] for i in kept]
-    return Corpus(new_ids[corpus.tokens], corpus.offsets), Vocabulary(words)
+    return Corpus(new_ids[corpus.tokens], corpus.offsets, corpus.left_out), Vocabulary(words)
 
 
 def text_lines(
@@ -198,7 +211,7 @@ class TextSplit:
     unit = "word"
 
     def __init__(self, corpus, batch_size, device="cpu"):
-        self.size = len(corpus)
+        self.size, self.left_out = len(corpus), corpus.left_out
         batches = list(corpus.batches(batch_size, device))
         self._rows, self._batches = [rows for rows, _ in batches], [batch for _, batch in batches]
         self.num_batches = len(self._batches)
@@ -212,7 +225,8 @@ class TextSplit:
         return fingerprint(self._batches)
 
     def about(self):
-        """What it holds, for the record: {sentences, words, unk: their share of `<unk>`, shortest, longest}."""
+        """What it holds, for the record: {sentences, words, unk: their share of `<unk>`, shortest, longest}, and where
+        a length was set {left_out: how many sentences were longer}."""
         words = sum(batch.size(0) * (batch.size(1) - 2) for batch in self)
         unk = int(sum((batch == Vocabulary().unk).sum() for batch in self))
         lengths = [batch.size(1) - 2 for batch in self]
@@ -222,6 +236,7 @@ class TextSplit:
             "unk": round(unk / max(1, words), 4),
             "shortest": min(lengths),
             "longest": max(lengths),
+            **({} if self.left_out is None else {"left_out": self.left_out}),
         }
 
     def about_each(self):

@@ -22,7 +22,7 @@ from modules.settings import (
     yes_no,
 )
 from modules.training.checkpoint import load_model_file, load_weights
-from modules.training.recipe import Recipe
+from modules.training.recipe import RATES, Recipe, departures
 from modules.training.scalars import summary_writer
 
 SEEDS = (783435, 101, 202, 303, 404, 505, 606, 707, 808, 909)  # --taskid picks one
@@ -33,7 +33,15 @@ TRAINING = Group(
         Setting("aggressive", one_of(0, 1), "1: aggressive encoder training", 0),
         Setting("train_limit", whole(1), "read only this many training sentences or images", None),
         Setting("nsamples", whole(1), "draws of z per x in training", 1),
+        Setting(
+            "lr",
+            number(f"(0, {MOST}]"),
+            f"learning rate at the start (default: {RATES['sgd']:g}, or {RATES['adam']:g} with --optimizer adam)",
+            None,
+        ),
+        Setting("optimizer", one_of("sgd", "adam"), "of the encoder and of the decoder", "sgd", also=("optim",)),
         Setting("momentum", number("[0, 1)"), "momentum of SGD", 0.0),
+        Setting("clip_norm", number(f"(0, {MOST}]"), "bound on the L2 norm of all gradients", Recipe.clip_norm),
         Setting(
             "inner_clip",
             one_of("joint", "encoder"),
@@ -104,8 +112,8 @@ class Domain:
 
     name        "text" or "image"
     groups      the `Group`s of its settings
-    run_name    format of a run's name, of the settings by name, the {weight} of the KL that it starts with and the
-                {methods}' part
+    run_name    format of a run's name, of the settings by name, the {weight} of the KL that it starts with, the
+                {methods}' part, and the {departures} from the recipe
     decimals    of that weight, at least
     recipe      the constants of its published runs
     read_splits read_splits(s, device, names, vocabulary=None) -> ({name: split}, Vocabulary or None) for names among
@@ -127,7 +135,8 @@ class Domain:
     def run_id(self, s):
         """The name of a run's files."""
         weight = max(f"{s.kl_start:.{self.decimals}f}", f"{s.kl_start:g}", key=len)  # never rounded
-        return self.run_name.format(**vars(s), weight=weight, methods=methods.tag(s))
+        parts = {"weight": weight, "methods": methods.tag(s), "departures": departures(self.recipe, s)}
+        return self.run_name.format(**vars(s), **parts)
 
     def settings(self, **values):
         """Settings made in code: the defaults, and these values."""
@@ -183,9 +192,12 @@ class Domain:
 
 
 def settle(s):
-    """Settle what several settings decide together: the seed, that what reads --load_path has it, and that --resume and
-    --overwrite come with training alone. Ends the command if they contradict each other."""
+    """Settle what several settings decide together: seed and learning rate, that what reads --load_path has it, and
+    that --resume and --overwrite come with training alone. Ends the command if they contradict each other."""
     s.seed = SEEDS[s.taskid] if s.seed is None else s.seed
+    s.lr = RATES[s.optimizer] if s.lr is None else s.lr
+    if s.momentum and getattr(s, "optimizer", None) == "adam":
+        s.parser.error("--momentum is that of SGD; --optimizer adam has its own")
     reads = bool(s.eval or getattr(s, "encode", None))
     generates = getattr(s, "decode_from", None) or getattr(s, "sample_from", None)
     if reads != bool(s.load_path):
@@ -207,7 +219,7 @@ def settle(s):
 
 
 def changed(group, **changes):
-    """The group with some of its settings changed: {name: what is otherwise, by the fields of `Setting`}."""
-    return replace(
-        group, settings=tuple(replace(setting, **changes.get(setting.name, {})) for setting in group.settings)
-    )
+    """The group with some of its settings changed: {name: what is otherwise, by the fields of `Setting`}, or left out:
+    {name: None}."""
+    kept = ((setting, changes.get(setting.name, {})) for setting in group.settings)
+    return replace(group, settings=tuple(replace(setting, **change) for setting, change in kept if change is not None))

@@ -63,16 +63,21 @@ def build_vae(s, vocabulary=None, source="config"):
 
 
 GROUPS = (
-    changed(TRAINING, batch_size={"kind": whole(2)}),
-    changed(METHODS, svi_steps={"default": 10}),
+    changed(
+        TRAINING,
+        batch_size={"kind": whole(2)},  # for batch norm
+        lr={"default": RECIPE.lr, "help": "learning rate at the start"},
+        optimizer=None,
+    ),
+    changed(METHODS, svi_steps={"default": 10}, word_dropout=None),
     MODEL,
     DATA,
     IW,
-)  # batch norm needs two images
+)
 IMAGE = Domain(
     "image",
     GROUPS,
-    "{dataset}_aggressive{aggressive}_ns{nsamples}_kls{weight}_warm{warm_up}_{methods}{jobid}_{taskid}_{seed}",
+    "{dataset}_aggressive{aggressive}_ns{nsamples}_kls{weight}_warm{warm_up}_{methods}{departures}{jobid}_{taskid}_{seed}",
     1,
     RECIPE,
     read_splits,

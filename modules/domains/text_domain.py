@@ -34,6 +34,7 @@ DATA = Group(
         Setting("test_data", path, "test file"),
         Setting("label", yes_no, "whether a line is label<TAB>text", False),
         Setting("vocab_limit", whole(1), "keep only that many of the most frequent words", None),
+        Setting("max_train_length", whole(1), "leave out training sentences of more words", None),
     ),
 )
 
@@ -52,6 +53,7 @@ def read_splits(s, device, names, vocabulary=None):
             s.label,
             s.train_limit if training else None,
             s.vocab_limit if training else None,
+            s.max_train_length if training else None,
         )
         splits[name] = TextSplit(corpus, s.batch_size, device)
     return splits, vocabulary
@@ -64,8 +66,9 @@ def build_vae(s, vocabulary, source=None):
     """
     size, nz = len(vocabulary), methods.dimensions(s)
     encoder = ENCODERS[s.enc_type](size, nz, s.ni, s.enc_nh, methods.constraints(s)) if nz else NoEncoder()
+    noise = methods.word_noise(s)
     decoder = DECODERS[s.dec_type](
-        size, nz, s.ni, s.dec_nh, s.dec_dropout_in, s.dec_dropout_out, PRECISIONS[s.precision]
+        size, nz, s.ni, s.dec_nh, s.dec_dropout_in, s.dec_dropout_out, PRECISIONS[s.precision], noise
     )
     model = methods.assemble(s, encoder, decoder)
     published = (item for item in model.named_parameters() if "constraints" not in item[0])
@@ -78,7 +81,7 @@ def build_vae(s, vocabulary, source=None):
 TEXT = Domain(
     "text",
     (TRAINING, METHODS, MODEL, DATA, IW),
-    "{dataset}_aggressive{aggressive}_kls{weight}_warm{warm_up}_{methods}{jobid}_{taskid}_{seed}",
+    "{dataset}_aggressive{aggressive}_kls{weight}_warm{warm_up}_{methods}{departures}{jobid}_{taskid}_{seed}",
     2,
     RECIPE,
     read_splits,

@@ -3,6 +3,8 @@
 import math
 from types import SimpleNamespace
 
+from torch import nn
+
 from modules.command import UserError
 from modules.methods.annealing import Annealing
 from modules.methods.batch_norm import BatchNorm
@@ -12,6 +14,7 @@ from modules.methods.encoder_initialisation import EncoderInitialisation
 from modules.methods.free_bits import FreeBits
 from modules.methods.language_model import LanguageModel
 from modules.methods.semi_amortised import SemiAmortised
+from modules.methods.word_dropout import WordDropout
 from modules.models.vae import VAE
 from modules.settings import Setting, one_of
 
@@ -24,6 +27,7 @@ METHODS = (
     BatchNorm(),
     CommittedRate(),
     EncoderInitialisation(),
+    WordDropout(),
 )  # in the order of their parts of a run's name, and of a table's additions
 
 MODEL = Setting(
@@ -85,6 +89,12 @@ def constraints(s):
     return [module for module in modules if module is not None]
 
 
+def word_noise(s):
+    """The module that a text decoder applies to the words which it reads in training; empty where there is none."""
+    modules = [method.word_noise(s) for method in used(s)]
+    return nn.Sequential(*(module for module in modules if module is not None))
+
+
 def assemble(s, encoder, decoder):
     """The model that a run trains, made of its two networks."""
     models = [method.assemble(s, encoder, decoder) for method in used(s)]
@@ -107,8 +117,6 @@ def method_name(record):
     known = {"aggressive": 0, **{setting.name: setting.default for setting in SETTINGS}}
     s = SimpleNamespace(**{**known, **{name: value for name, value in record.items() if value is not None}})
     title = next(filter(None, (method.title(s) for method in used(s))), "VAE")
-    if s.model == LanguageModel.model:
-        return title
     if s.aggressive:
         title = "aggressive" if title == "VAE" else f"aggressive {title}"  # alone, the paper's name
     return title + "".join(method.addition(s) for method in used(s))

@@ -13,10 +13,11 @@ class Method:
     lone = None  # why several processes cannot train it together, if they cannot
 
     def used(self, s):
-        """Whether a run makes use of it: by default, if one of its settings differs from its default."""
+        """Whether a run makes use of it: by default, if one of its settings, where the domain has it, differs from its
+        default."""
         if self.model:
             return s.model == self.model
-        return any(getattr(s, setting.name) != setting.default for setting in self.settings)
+        return any(getattr(s, setting.name, setting.default) != setting.default for setting in self.settings)
 
     def tag(self, s):
         """Its part of a run's name."""
@@ -51,6 +52,10 @@ class Method:
 
     def constraint(self, s):
         """A module that maps mean and log-variance of q(z|x) to others, or None."""
+        return None
+
+    def word_noise(self, s):
+        """A module that changes the words which a text decoder reads in training, [time, batch] both, or None."""
         return None
 
     def assemble(self, s, encoder, decoder):

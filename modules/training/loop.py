@@ -258,7 +258,7 @@ class Trainer:
         if not math.isfinite(loss):
             raise UserError(
                 f"training diverged: loss or mutual information became {loss} in epoch "
-                f"{self.progress.epoch}; start again with another --seed or a gentler setting"
+                f"{self.progress.epoch}; start again with a smaller --lr or --clip_norm, or another --seed"
             )
 
     # ------------------------------------------------------------------ checkpoints

@@ -1,6 +1,8 @@
 """How each domain is trained: every constant of the published runs, once, with its unit."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+RATES = {"sgd": 1.0, "adam": 1e-3}  # learning rate of each optimiser, unless --lr says otherwise
 
 
 @dataclass(frozen=True)
@@ -8,7 +10,7 @@ class Recipe:
     """The defaults are those of text; `IMAGE` and `TOY` say where they differ."""
 
     optimiser: str = "sgd"  # one for the encoder, one for the decoder
-    lr: float = 1.0
+    lr: float = RATES["sgd"]
     clip_norm: float = 5.0  # global L2 norm of the gradients
     inner_steps: int = 99  # encoder-only steps for one decoder update, at most
     inner_test_every: int = 15  # steps between two tests whether the inner loop still helps
@@ -24,7 +26,7 @@ class Recipe:
 TEXT = Recipe()
 IMAGE = Recipe(
     optimiser="adam",
-    lr=1e-3,
+    lr=RATES["adam"],
     inner_test_every=10,
     decay_patience=20,
     decay_from_epoch=0,
@@ -32,3 +34,28 @@ IMAGE = Recipe(
     mi_patience=5,
 )
 TOY = Recipe(decay_from_epoch=0, mi_start=-1.0)
+
+
+def adjusted(recipe, s):
+    """The recipe with what the settings `s` of a run may choose: optimiser, learning rate, clipping."""
+    return replace(recipe, optimiser=_optimiser(recipe, s), lr=s.lr, clip_norm=s.clip_norm)
+
+
+def departures(recipe, s):
+    """The part of a run's name that tells where its settings leave the recipe, unrounded: "" where they do not."""
+    optimiser = _optimiser(recipe, s)
+    parts = {
+        optimiser: optimiser != recipe.optimiser,
+        f"lr{_exactly(s.lr)}": s.lr not in (None, RATES[optimiser]),
+        f"clip{_exactly(s.clip_norm)}": s.clip_norm != recipe.clip_norm,
+    }
+    return "".join(f"{part}_" for part, said in parts.items() if said)
+
+
+def _optimiser(recipe, s):
+    """Its name; images have no choice."""
+    return getattr(s, "optimizer", recipe.optimiser)
+
+
+def _exactly(number):
+    return str(number).removesuffix(".0")

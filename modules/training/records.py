@@ -67,7 +67,10 @@ def _described(its):
     if "images" in its:
         return f"{its['images']:,} images"
     lengths = f"{its['shortest']} to {its['longest']}" if its["shortest"] < its["longest"] else f"{its['longest']}"
-    return f"{its['sentences']:,} sentences of {lengths} words, {its['words']:,} in all, {its['unk']:.2%} <unk>"
+    left_out = f", {its['left_out']:,} longer ones left out" if "left_out" in its else ""
+    return (
+        f"{its['sentences']:,} sentences of {lengths} words, {its['words']:,} in all, {its['unk']:.2%} <unk>{left_out}"
+    )
 
 
 class Printer:

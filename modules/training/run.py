@@ -22,6 +22,7 @@ from modules.training.checkpoint import load_checkpoint
 from modules.training.distributed import Team, team_for
 from modules.training.loop import Observer, Trainer, state_path
 from modules.training.memory import keep_freed_memory
+from modules.training.recipe import adjusted
 from modules.training.records import Printer, Records, environment
 from modules.training.scalars import EVENT_FILES
 
@@ -62,12 +63,12 @@ def train_and_test(run_id, beginning, s, recipe, observer=None):
     """Train a model, or go on training it, then evaluate its best weights on the test split.
 
     `beginning` is what `Domain.begin` returns. Files are `models/<dataset>/<run_id>.pt` and
-    `logs/<dataset>/<run_id>.{log,jsonl,png}`. `observer` is the `Trainer`'s. With `--max_iterations` training may stop
-    early, and is then not tested. Raises UserError if there are files of a run already and neither --resume nor
-    --overwrite says what to do.
+    `logs/<dataset>/<run_id>.{log,jsonl,png}`. `recipe` holds but for what the settings say; `observer` is the
+    `Trainer`'s. With `--max_iterations` training may stop early, and is then not tested. Raises UserError if there are
+    files of a run already and neither --resume nor --overwrite says what to do.
     """
     model, splits, description = beginning
-    observer = observer or Observer()
+    recipe, observer = adjusted(recipe, s), observer or Observer()
     best, words = model_path(s.dataset, run_id), splits["test"].unit == "word"
     if s.precision == "bf16" and bf16_is_slow(model.device):
         note(

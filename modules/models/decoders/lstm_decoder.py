@@ -14,10 +14,15 @@ class LSTMDecoder(nn.Module):
     The initial cell is c0 = W z, the initial hidden state tanh(c0); with nz = 0, as a language model, both are 0.
     Parameter names `embed`, `trans_linear`, `lstm`, `pred_linear` are those of the authors' files. `train_dtype` is the
     precision of the product with the vocabulary while training; evaluation always uses the parameters' own.
+    `word_noise` is a module that changes the words read in training, [time, batch] both, the first of them `<s>`; what
+    is predicted stays.
     """
 
-    def __init__(self, vocab_size, nz, ni, dec_nh, dropout_in=0.0, dropout_out=0.0, train_dtype=torch.float32):
+    def __init__(
+        self, vocab_size, nz, ni, dec_nh, dropout_in=0.0, dropout_out=0.0, train_dtype=torch.float32, word_noise=None
+    ):
         super().__init__()
+        self.word_noise = word_noise or nn.Identity()
         self.embed = nn.Embedding(vocab_size, ni)
         self.dropout_in = Dropout(dropout_in)
         self.trans_linear = linear(nz, dec_nh, bias=False)
@@ -34,7 +39,7 @@ class LSTMDecoder(nn.Module):
         """
         batch, nsamples, _ = z.shape
         tokens = x.T  # [time, batch]
-        embedded = self.dropout_in(self.embed(tokens[:-1]))  # [time - 1, batch, ni]
+        embedded = self.dropout_in(self.embed(self.word_noise(tokens[:-1])))  # [time - 1, batch, ni]
         targets = tokens[1:].long()  # [time - 1, batch]
         if nsamples > 1:
             embedded, targets = (each.repeat_interleave(nsamples, dim=1) for each in (embedded, targets))
