@@ -28,6 +28,8 @@ METHODS = {  # flags: what the run's name says of them
     "--free_bits 3 --free_bits_over sum": "kls1.00_warm10_freesum3",
     "--bn_gamma 0.6": "kls1.00_warm10_bn0.6",
     "--committed_rate 2": "kls1.00_warm10_rate2",
+}
+METHODS_OF_TEXT = {
     "--word_dropout 0.25": "kls1.00_warm10_wdrop0.25",
     "--model lm --word_dropout 0.5": "kls1.00_warm10_lm_wdrop0.5",
     "--model savae --svi_steps 2 --word_dropout 0.5": "kls1.00_warm10_savae_wdrop0.5",
@@ -40,7 +42,7 @@ def folder(tmp_path_factory):
     return make_workspace(tmp_path_factory.mktemp("methods") / "workspace")
 
 
-@pytest.mark.parametrize("flags, name", METHODS.items())
+@pytest.mark.parametrize("flags, name", {**METHODS, **METHODS_OF_TEXT}.items())
 def test_every_method_is_trained_tested_and_evaluated_again(call, folder, flags, name):
     ran = call(text.main, *ARGS, *flags.split(), cwd=folder)
     assert (ran.returncode, ran.stderr) == (0, "")

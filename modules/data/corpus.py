@@ -115,7 +115,7 @@ def read_corpus(path, vocabulary=None, label=False, limit=None, vocab_limit=None
 
 
 def _sentences(path, label):
-    """Yield the words of each line that has some; with `label`, one stands in front of them."""
+    """Yield the words of each line that has some, without the label in front of them if there is one (`label`)."""
     for number, line in enumerate(text_lines(path), start=1):
         if label and not line.isspace():
             _, tab, line = line.partition("\t")
