@@ -14,6 +14,7 @@ from modules.methods.encoder_initialisation import EncoderInitialisation
 from modules.methods.free_bits import FreeBits
 from modules.methods.language_model import LanguageModel
 from modules.methods.semi_amortised import SemiAmortised
+from modules.methods.steady import Steady
 from modules.methods.word_dropout import WordDropout
 from modules.models.vae import VAE
 from modules.settings import Setting, one_of
@@ -28,6 +29,7 @@ METHODS = (
     CommittedRate(),
     EncoderInitialisation(),
     WordDropout(),
+    Steady(),
 )  # in the order of their parts of a run's name, and of a table's additions
 
 MODEL = Setting(
@@ -76,6 +78,13 @@ def validation_loss(s, metrics):
     """What decides which model is the best: the negative ELBO at KL weight 1, unless a method says otherwise."""
     losses = [method.validation_loss(s, metrics) for method in used(s)]
     return next((loss for loss in losses if loss is not None), metrics.loss)
+
+
+def recipe(s, recipe):
+    """The constants of training as the methods want them."""
+    for method in used(s):
+        recipe = method.recipe(s, recipe)
+    return recipe
 
 
 def dimensions(s):

@@ -48,6 +48,12 @@ class Method:
         """What decides which model is the best, from the validation split's `Metrics`; None: the negative ELBO."""
         return None
 
+    # What it does to the training.
+
+    def recipe(self, s, recipe):
+        """The constants of training (`modules.training.recipe.Recipe`) as it wants them."""
+        return recipe
+
     # What it does to the model.
 
     def constraint(self, s):

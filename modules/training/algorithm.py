@@ -30,11 +30,14 @@ class Algorithm1:
         self.start_optimisers(lr)
 
     def start_optimisers(self, lr):
-        """An optimiser for phi and one for theta, both as new."""
-        self.encoder_optimiser, self.decoder_optimiser = (self._optimiser(part, lr) for part in (self.phi, self.theta))
+        """An optimiser for phi and one for theta, both as new; lr is the decoder's rate."""
+        r = self.recipe
+        encoder_lr = lr if r.encoder_lr is None else r.encoder_lr * lr / r.lr
+        self.encoder_optimiser = self._optimiser(r.encoder_optimiser or r.optimiser, self.phi, encoder_lr)
+        self.decoder_optimiser = self._optimiser(r.optimiser, self.theta, lr)
 
-    def _optimiser(self, parameters, lr):
-        if self.recipe.optimiser == "adam":
+    def _optimiser(self, name, parameters, lr):
+        if name == "adam":
             return torch.optim.Adam(parameters, lr=lr, fused=True)
         return torch.optim.SGD(parameters, lr=lr, momentum=self.s.momentum, fused=True)
 

@@ -11,6 +11,8 @@ class Recipe:
 
     optimiser: str = "sgd"  # one for the encoder, one for the decoder
     lr: float = RATES["sgd"]
+    encoder_optimiser: str | None = None  # if it is another than the decoder's ...
+    encoder_lr: float | None = None  # ... and its rate, which decays as the decoder's does
     clip_norm: float = 5.0  # global L2 norm of the gradients
     inner_steps: int = 99  # encoder-only steps for one decoder update, at most
     inner_test_every: int = 15  # steps between two tests whether the inner loop still helps

@@ -68,7 +68,7 @@ def train_and_test(run_id, beginning, s, recipe, observer=None):
     files of a run already and neither --resume nor --overwrite says what to do.
     """
     model, splits, description = beginning
-    recipe, observer = adjusted(recipe, s), observer or Observer()
+    recipe, observer = methods.recipe(s, adjusted(recipe, s)), observer or Observer()
     best, words = model_path(s.dataset, run_id), splits["test"].unit == "word"
     if s.precision == "bf16" and bf16_is_slow(model.device):
         note(

@@ -1,0 +1,45 @@
+"""Steady aggressive training: an encoder that keeps up, in a few steps (beyond the paper; docs/steady.md)."""
+
+from dataclasses import replace
+
+from modules.methods.method import Method
+from modules.settings import Setting, switch
+from modules.training.recipe import RATES
+
+INNER_STEPS = 10
+
+
+class Steady(Method):
+    """`--aggressive 1 --steady`: while aggressive, `INNER_STEPS` encoder steps before each update of the decoder, no
+    more and no fewer; from beginning to end the encoder is optimised by Adam, whatever the decoder's optimiser is.
+
+    SGD at the decoder's published rate of 1 moves the encoder too far: q(z|x) jumps about the model's posterior, so the
+    published inner loop needs 40 steps where 10 do, its noisy test sends it on at random, and once the phase is over
+    the encoder loses a decoder that moves as fast. Adam's steps are of one size whatever the loss is.
+    """
+
+    settings = (
+        Setting(
+            "steady",
+            switch,
+            f"aggressive training with Adam for the encoder and {INNER_STEPS} inner steps, beyond the paper",
+            False,
+            needs=("aggressive",),
+        ),
+    )
+
+    def tag(self, s):
+        return "steady"
+
+    def addition(self, s):
+        return ", steady"
+
+    def recipe(self, s, recipe):
+        """Never tested before its last step, the inner loop takes all of them."""
+        return replace(
+            recipe,
+            encoder_optimiser="adam",
+            encoder_lr=RATES["adam"],
+            inner_steps=INNER_STEPS,
+            inner_test_every=INNER_STEPS + 1,
+        )
