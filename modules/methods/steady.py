@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from modules.methods.method import Method
 from modules.settings import Setting, switch
-from modules.training.recipe import RATES
 
 INNER_STEPS = 10
+ENCODER_LR = 5e-3
 
 
 class Steady(Method):
@@ -39,7 +39,7 @@ class Steady(Method):
         return replace(
             recipe,
             encoder_optimiser="adam",
-            encoder_lr=RATES["adam"],
+            encoder_lr=ENCODER_LR,
             inner_steps=INNER_STEPS,
             inner_test_every=INNER_STEPS + 1,
         )

@@ -1,0 +1,85 @@
+"""`--steady`: an outer iteration against Adam and SGD written out, how many steps it takes, its name."""
+
+import pytest
+import torch
+
+import image
+import text
+from modules import methods
+from modules.methods import method_name
+from modules.methods.steady import ENCODER_LR, INNER_STEPS
+from modules.training.recipe import IMAGE
+from modules.training.recipe import TEXT as RECIPE
+from tests.conftest import assert_refused, events
+from tests.test_loop import make_trainer, text_data  # noqa: F401
+
+ARGS = ("--dataset", "tiny", "--iw_nsamples", 5, "--aggressive", 1, "--steady")
+
+
+def gradients(model, x, parameters):
+    """Gradients of the batch's mean negative ELBO, z drawn by the global generator."""
+    mean, logvar = model.encoder(x)
+    z = mean.unsqueeze(1) + (0.5 * logvar).exp().unsqueeze(1) * torch.randn(len(x), 1, mean.size(1))
+    kl = 0.5 * (mean**2 + logvar.exp() - logvar - 1).sum(dim=1)
+    return torch.autograd.grad((model.decoder.reconstruction(x, z).squeeze(1) + kl).mean(), parameters)
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.5])
+def test_an_outer_iteration_is_ten_steps_of_adam_and_one_of_sgd(make_trainer, text_data, rate):  # noqa: F811
+    """Also after a decay of the rate, which the encoder's follows. Nothing is clipped: the bound is out of reach."""
+    settings = {"aggressive": 1, "steady": True, "clip_norm": 1e9}
+    recipe = methods.recipe(make_trainer(**settings).s, RECIPE)
+    theirs, ours = (make_trainer(recipe, **settings) for _ in range(2))
+    train, model = text_data[0]["train"], ours.model.eval()
+    theirs.model.eval()
+    theirs.algorithm.start_optimisers(rate)
+    x, draws = train.batch([0], 0), torch.Generator().manual_seed(3)
+    torch.manual_seed(5)
+    steps, *_ = theirs.algorithm.outer_iteration(x, 1.0, True, train, torch.Generator().manual_seed(3))
+    assert steps == INNER_STEPS
+    torch.manual_seed(5)
+    phi, theta = list(model.encoder.parameters()), list(model.decoder.parameters())
+    first, second = [torch.zeros_like(p) for p in phi], [torch.zeros_like(p) for p in phi]
+    for step in range(1, INNER_STEPS + 1):
+        batch = x if step == 1 else train.random_batch(draws)
+        for i, gradient in enumerate(gradients(model, batch, phi)):
+            first[i] = 0.9 * first[i] + 0.1 * gradient
+            second[i] = 0.999 * second[i] + 0.001 * gradient**2
+            moved = first[i] / (1 - 0.9**step) / ((second[i] / (1 - 0.999**step)).sqrt() + 1e-8)
+            phi[i].data -= ENCODER_LR * rate * moved
+    for parameter, gradient in zip(theta, gradients(model, x, theta)):
+        parameter.data -= rate * gradient
+    for name, value in theirs.model.named_parameters():
+        torch.testing.assert_close(value, model.get_parameter(name), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, IMAGE])
+def test_every_inner_loop_takes_all_its_steps(make_trainer, text_data, recipe):  # noqa: F811
+    """Where the loss rises, the published inner loop would have stopped."""
+    trainer = make_trainer(methods.recipe(make_trainer(aggressive=1, steady=True).s, recipe), aggressive=1, steady=True)
+    losses = iter(range(100))
+    trainer.algorithm.encoder_step = lambda batch, weight: torch.tensor(float(next(losses)))
+    train = text_data[0]["train"]
+    steps, *_ = trainer.algorithm.outer_iteration(train.batch([0], 0), 1.0, True, train, torch.Generator())
+    assert steps == INNER_STEPS == next(losses)
+
+
+def test_a_run_tells_its_steps_and_its_name(call, workspace):
+    ran = call(text.main, *ARGS, cwd=workspace)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    run, *told = events(workspace, "tiny_aggressive1_kls1.00_warm10_steady_0_0_783435")
+    assert method_name(run["args"]) == "aggressive, steady"
+    before = 0
+    for val in [event for event in told if event["event"] == "val"]:
+        iterations = val["iteration"] if val["aggressive"] else before
+        assert val["encoder_steps"] == INNER_STEPS * iterations
+        before = iterations
+
+
+def test_images_too(call, image_workspace):
+    args = ("--dataset", "tinyimages", "--train_limit", 12, "--epochs", 1, *ARGS[2:])
+    assert call(image.main, *args, cwd=image_workspace).returncode == 0
+
+
+def test_without_the_aggressive_phase_it_is_nothing(call, workspace):
+    assert_refused(call(text.main, "--dataset", "tiny", "--steady", cwd=workspace), "--steady", "--aggressive")
