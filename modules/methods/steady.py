@@ -6,7 +6,7 @@ from modules.methods.method import Method
 from modules.settings import Setting, switch
 
 INNER_STEPS = 10
-ENCODER_LR = 5e-3
+ENCODER_LR = 3e-3
 
 
 class Steady(Method):

@@ -23,6 +23,8 @@ METHODS = {  # {row: flags}; those in braces but {needed} are the table's
     "savae_anneal": "--model savae {svi} " + ANNEAL,  # Kim et al. 2018
     "aggressive": "--aggressive 1 --kl_start 1.0",
     "aggressive_anneal": "--aggressive 1 " + ANNEAL,
+    "steady": "--aggressive 1 --steady --inner_clip encoder --kl_start 1.0",  # this project's
+    "steady_anneal": "--aggressive 1 --steady --inner_clip encoder " + ANNEAL,
     "cyclical": "--kl_start 0.0 --warm_up {cycle} --kl_cycles 4",  # Fu et al. 2019
     "free_bits": "--free_bits 0.1",  # Kingma et al. 2016
     "free_bits_sum": "--free_bits 3 --free_bits_over sum",
@@ -30,7 +32,8 @@ METHODS = {  # {row: flags}; those in braces but {needed} are the table's
     "batch_norm": "--bn_gamma 0.6",  # Zhu et al. 2020
     "committed_rate": "--committed_rate 3",  # Razavi et al. 2019
 }
-MAIN = ("lm", "vae", "vae_anneal", "aggressive", "aggressive_anneal")  # what the paper is about: with more seeds
+PAPER = ("lm", "vae", "vae_anneal", "aggressive", "aggressive_anneal")  # what the paper is about
+MAIN = (*PAPER, "steady", "steady_anneal")  # rows with more seeds
 COLUMNS = ("nll", "ppl", "kl", "mi", "mi_agg", "active_units", "aggressive_epochs", "hours")  # as in a log
 
 

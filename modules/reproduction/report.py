@@ -10,7 +10,7 @@ from modules.methods import method_name
 from modules.reports import figures, tables
 from modules.reports.curves import epochs_figure, runs_figure
 from modules.reproduction import published
-from modules.reproduction.plan import MAIN, Table
+from modules.reproduction.plan import PAPER, Table
 from modules.reproduction.runner import state_of
 
 TITLES = {
@@ -173,7 +173,7 @@ def draw(rows, stem, logs):
     and figure 5 of the paper."""
     trained = {row: row.runs[0].log(logs=logs) for row in rows if row.states[0].figures["epochs"]}
     latent = {row.name: log for row, log in trained.items() if row.s.model != "lm"}
-    main = {row.name: log for row, log in trained.items() if row.method in MAIN and row.s.model != "lm"}
+    main = {row.name: log for row, log in trained.items() if row.method in PAPER and row.s.model != "lm"}
     if latent:
         figures.save_figure(runs_figure([*latent.values()], ["mi"], [*latent]), f"{stem}_mi.pdf", f"{stem}_mi.png")
     if main:
