@@ -88,7 +88,8 @@ def test_the_runs_of_a_scale(scale, sizes):
 
 NAMES = """LM; VAE; VAE + anneal; beta-VAE 0.4 + anneal; SA-VAE + anneal; aggressive; aggressive + anneal;
 VAE, cyclical; VAE, free bits 0.1 per dimension; VAE, free bits 3 in all; autoencoder;
-VAE + anneal, free bits 3 in all, encoder initialised; VAE, batch norm 0.6; VAE, committed rate 3; aggressive, steady; aggressive + anneal, steady"""
+VAE + anneal, free bits 3 in all, encoder initialised; VAE, batch norm 0.6; VAE, committed rate 3;
+aggressive, steady; aggressive + anneal, steady"""
 TEXT_NAMES = re.split(r";\s", NAMES)
 IMAGE_NAMES = re.split(r";\s", NAMES.replace("LM", "PixelCNN").replace("beta-VAE 0.4", "beta-VAE 0.8"))
 
