@@ -13,12 +13,16 @@ from modules.command import UserError, os_complaint
 BAD_FILE = (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, RuntimeError, BadZipFile, zlib.error)
 
 
+class CannotWrite(UserError):
+    """The file system refuses; nothing but room or permission there mends it."""
+
+
 @contextmanager
 def replacing(path):
     """Yield a temporary path beside `path`; when the block ends well, the file there takes the name `path`.
 
     On any failure the temporary file is removed and whatever stood at `path` before is untouched.
-    Raises UserError, naming the file, if the file system refuses (no space, no permission).
+    Raises CannotWrite, naming the file, if the file system refuses (no space, no permission).
     """
     path = Path(path)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -29,10 +33,16 @@ def replacing(path):
             os.fsync(written.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write {os_complaint(error, path)}") from error
+        raise CannotWrite(f"cannot write {os_complaint(error, path)}") from error
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def write_bytes(path, content):
+    """Write bytes made in memory, as `replacing` does: writers of libraries have no clear words for a full disk."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def clear_leftovers(path):

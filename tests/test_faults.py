@@ -19,13 +19,15 @@ import text
 import toy
 from modules.command import os_complaint
 from modules.data.corpus import OneBatch, Vocabulary, read_corpus, read_lines
+from modules.data.omniglot import save_tensors
 from modules.domains.image_domain import IMAGE
 from modules.domains.text_domain import TEXT
 from modules.evaluation.metrics import MOST_UNITS, importance_weighted_nll
+from modules.files import CannotWrite
 from modules.models.gaussian import log_mixture_density
 from modules.training.algorithm import Algorithm1
 from modules.training.records import Records
-from tests.conftest import TINY_IMAGES_CONFIG, assert_refused, command, environment, events
+from tests.conftest import ROOT, TINY_IMAGES_CONFIG, assert_refused, command, environment, events
 
 RUN_ID = "tiny_aggressive0_kls1.00_warm10_0_0_783435"
 ARGS = ("--dataset", "tiny", "--iw_nsamples", 2)
@@ -192,6 +194,45 @@ def test_a_full_disk_names_the_file(workspace, call):
     ran = call(text.main, *ARGS, "--resume", cwd=workspace)
     assert ran.returncode == 2 and f"{RUN_ID}.log" in ran.stderr.splitlines()[-1]
     assert "make room" in ran.stderr.splitlines()[-1] and "Traceback" not in ran.stderr
+
+
+LOG = os.path.join(ROOT, "logs", "examples", "synthetic", "synthetic_aggressive1_kls1.00_warm10_0_0_783435.jsonl")
+
+
+@pytest.mark.parametrize(
+    "script, flags, file",
+    [
+        ("prepare_data.py", "--dataset ptb --mirror mirror", "ptb.train.txt"),
+        ("prepare_data.py", "--dataset synthetic --generate", "synthetic_train.txt"),
+        ("plot_scripts/plot_runs.py", f"{LOG} --output x.pdf", "x.pdf"),
+        ("plot_scripts/plot_epochs.py", f"{LOG} --output x.png", "x.png"),
+    ],
+)
+@pytest.mark.skipif(os.name != "posix", reason="sizes of files are bounded by ulimit")
+def test_no_room_for_a_file_names_it(tmp_path, script, flags, file):
+    """Here because no file may have more than 4 KiB; nothing stays, and no other way to get the data is proposed."""
+    (tmp_path / "mirror").mkdir()
+    for part in ("train", "valid", "test"):
+        (tmp_path / "mirror" / f"ptb.{part}.txt").write_text(f"{part} of a line\n" * 1000)
+    bounded = ["bash", "-c", 'ulimit -f 4; exec "$@"', "-", *command(script, *flags.split())]
+    ran = subprocess.run(bounded, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert_refused(ran, "error: cannot write", file, "File too large")
+    assert "By hand" not in ran.stderr
+    assert {path.name for path in tmp_path.rglob("*")} <= {
+        "mirror",
+        *os.listdir(tmp_path / "mirror"),
+        "datasets",
+        ".lock",
+    }
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no full device")
+def test_no_room_for_the_images(tmp_path):
+    images = tmp_path / "omniglot.pt"
+    images.with_name(f"{images.name}.{os.getpid()}.tmp").symlink_to("/dev/full")  # where `replacing` writes first
+    with pytest.raises(CannotWrite, match="omniglot.pt: No space left on device; make room there"):
+        save_tensors([torch.zeros(40, 1, 28, 28)] * 3, images)
+    assert not list(tmp_path.iterdir())
 
 
 def test_only_a_lack_of_memory_is_called_so(call, tmp_path, monkeypatch):

@@ -272,7 +272,7 @@ def test_a_disk_that_refuses_is_one_line(mirror, root, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device", str(target))
 
     monkeypatch.setattr(preparation.shutil, "copyfile", copy)
-    with pytest.raises(UserError, match="cannot prepare .*ptb.train.txt: No space left on device; make room there"):
+    with pytest.raises(UserError, match="cannot write .*ptb.train.txt: No space left on device; make room there"):
         prepare("ptb", Source(mirror, root), root)
     assert tree(root) == {}
 

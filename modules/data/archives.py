@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 from modules.command import UserError
 from modules.data.download import refuse_endless
+from modules.files import write_bytes
 
 # What the libraries raise on damaged input (RuntimeError: an encrypted zip member, ValueError: senseless fields).
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, RuntimeError, ValueError)
@@ -37,4 +38,4 @@ def unpack(archive, wanted, folder):
             tarfile.data_filter(member, folder)  # raises for a name that leads out of the folder
             name = PurePosixPath(member.name).name
             if name in wanted and member.isfile():
-                (folder / name).write_bytes(tar.extractfile(member).read())
+                write_bytes(folder / name, tar.extractfile(member).read())

@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from modules.command import UserError
 from modules.data.archives import naming_damage
 from modules.data.images import NAMES, load_images
-from modules.files import replacing
+from modules.files import write_bytes
 
 SIZE = 28  # pixels, of an image as the models see it
 ORIGINAL_SIZE = 105  # pixels, of an original drawing
@@ -50,11 +50,9 @@ def load_tensors(path):
 
 def save_tensors(splits, path):
     """Write the three tensors to `path`. Raises UserError, naming it, if the disk refuses."""
-    with replacing(path) as temporary, open(temporary, "wb") as stream:  # torch notes a file's name, not a stream's
-        try:
-            torch.save(splits, stream)
-        except RuntimeError as error:  # torch's own writer reports a full disk so
-            raise OSError(str(error).splitlines()[0]) from error
+    buffer = io.BytesIO()
+    torch.save(splits, buffer)
+    write_bytes(path, buffer.getbuffer())
 
 
 def from_mat(path, split=Split()):

@@ -14,6 +14,7 @@ from modules.command import UserError, os_complaint
 from modules.data import omniglot, synthetic
 from modules.data.archives import unpack
 from modules.data.download import UPSTREAM, refuse_page
+from modules.files import CannotWrite, replacing
 
 WAYS = {  # data set: what it can be made from, in the order in which that is tried; from nothing, it is generated
     "synthetic": [["synthetic_data.tar.gz"], []],
@@ -66,6 +67,8 @@ def prepare(name, source, root, generate=False):
                     print(f"{name}: {target} was not complete ({lack}); what was there is now {aside}")
                 fresh.rename(target)
             print(f"{name}: ready, {target} ({done})", flush=True)
+    except CannotWrite:
+        raise
     except UserError as error:
         ways = [" and ".join(f"{UPSTREAM[file][0]} as {file}" for file in way) for way in WAYS[name] if way]
         command = f"python prepare_data.py --dataset {name} --mirror DIR"
@@ -82,6 +85,8 @@ def make(name, source, folder, generate):
             fill(name, [source.fetch(file) for file in way], folder)
             made = f"{check(name, folder)}, made from {' and '.join(way) or 'the recipe of the paper'}"
             return "; ".join([made, *failures])
+        except CannotWrite:  # another way would be as large
+            raise
         except UserError as error:
             failures.append(str(error))
     raise UserError("; ".join(failures))
@@ -94,7 +99,8 @@ def fill(name, paths, folder):
         unpack(paths[0], FILES[name], folder)
     elif kind == ".txt":
         for path in paths:
-            shutil.copyfile(path, folder / path.name)
+            with replacing(folder / path.name) as temporary:
+                shutil.copyfile(path, temporary)
     elif name == "omniglot":
         omniglot.save_tensors(omniglot.from_mat(*paths) if kind == ".mat" else omniglot.from_images(paths), files[0])
     else:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from modules.command import UserError
+from modules.files import replacing, write_bytes
 
 PUBLISHED_SEED = 19950927
 HELD_OUT = 2_000  # validation sentences, the last of the training file, where a published set comes with none
@@ -114,7 +115,8 @@ def sample_softmax(logits, rng):
 def write_splits(paths, sizes):
     """Sample the set and write it, a sentence a line, to as many files as there are `sizes`."""
     for path, words in zip(paths, np.split(generate(), np.cumsum(sizes)[:-1])):
-        np.savetxt(path, words, fmt="%d", newline="\n")
+        with replacing(path) as temporary:
+            np.savetxt(temporary, words, fmt="%d", newline="\n")
 
 
 def hold_out_validation(train, valid, test):
@@ -124,6 +126,6 @@ def hold_out_validation(train, valid, test):
     lines = train.read_bytes().splitlines(keepends=True) if train.exists() else []
     if len(lines) <= HELD_OUT:
         raise UserError(f"{train.name} has {len(lines):,} lines, too few to hold out {HELD_OUT:,} for validation")
-    train.write_bytes(b"".join(lines[:-HELD_OUT]))
-    valid.write_bytes(b"".join(lines[-HELD_OUT:]))
+    for path, kept in ((train, lines[:-HELD_OUT]), (valid, lines[-HELD_OUT:])):
+        write_bytes(path, b"".join(kept))
     print(f"synthetic: the last {HELD_OUT:,} of {len(lines):,} training lines are now {valid.name}, which it lacked")

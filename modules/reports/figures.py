@@ -1,5 +1,6 @@
 """Drawing in the posterior mean space, shared by the plot scripts. No window is needed."""
 
+import io
 from pathlib import Path
 
 import matplotlib
@@ -11,7 +12,7 @@ from matplotlib import pyplot
 
 from modules.command import UserError
 from modules.evaluation.posterior_space import read_snapshot, read_trajectory, snapshot_path
-from modules.files import replacing
+from modules.files import write_bytes
 
 ENCODER, DECODER, POINT = "#c44e52", "#4c72b0", "#55595f"
 NAMES = {0: "plain", 1: "aggressive"}
@@ -113,7 +114,7 @@ def save_figure(figure, *paths, **options):
         kind = path.suffix[1:]
         if kind not in figure.canvas.get_supported_filetypes():
             raise UserError(f"{path}: the name of a figure ends with its format, .pdf or .png")
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format=kind, **options)
+        figure.savefig(buffer := io.BytesIO(), format=kind, **options)
+        write_bytes(path, buffer.getbuffer())
         print(f"wrote {path}")
     pyplot.close(figure)

@@ -8,17 +8,16 @@ from pathlib import Path
 import torch
 
 from modules.command import UserError
-from modules.files import replacing
+from modules.files import write_bytes
 
 FORMAT = "lagging-vae checkpoint 1"
 
 
 def save_checkpoint(path, content):
     """Write `content` (tensors, numbers, strings, lists, dicts) to `path`, atomically."""
-    buffer = io.BytesIO()  # torch's own writer has no clear words for a full disk
+    buffer = io.BytesIO()
     torch.save({"format": FORMAT, **content}, buffer)
-    with replacing(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    write_bytes(path, buffer.getbuffer())
 
 
 def load_checkpoint(path, domain):
