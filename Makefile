@@ -10,8 +10,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 # The runs of demo and figures lie in folders of their own, so that they never meet yours.
-DEMO := --dataset synthetic --train_limit 4000 --epochs 4 --iw_nsamples 100 --test_nepoch 50 --overwrite
-DEMO_LOGS := logs/synthetic/synthetic_aggressive?_kls1.00_warm10_0_0_783435.jsonl
+DEMO := --scale synthetic --methods vae steady_anneal --seeds 1 --workers 2
 CLOUD := --plot_mode multiple --max_iterations 2000 --num_plot 200 --overwrite
 PATH_OF_ONE := --plot_mode single --max_iterations 40 --overwrite
 IN_BUILD = mkdir -p build/$@ && cd build/$@ && ../../$(RUN) ../..
@@ -30,10 +29,8 @@ torture: $(VENV)/installed
 
 demo: $(VENV)/installed
 	$(IN_BUILD)/prepare_data.py --dataset synthetic --generate
-	$(IN_BUILD)/text.py $(DEMO) --aggressive 0
-	$(IN_BUILD)/text.py $(DEMO) --aggressive 1
-	$(IN_BUILD)/plot_scripts/table.py $(DEMO_LOGS)
-	$(IN_BUILD)/plot_scripts/plot_runs.py $(DEMO_LOGS) --output $(CURDIR)/plot_figure/demo.png
+	$(IN_BUILD)/reproduce.py $(DEMO)
+	mkdir -p plot_figure && cp build/demo/build/tables/synthetic_synthetic_optimum.png plot_figure/demo.png
 
 figures: $(VENV)/installed
 	$(IN_BUILD)/prepare_data.py --dataset synthetic --generate

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from modules.files import replacing
 from modules.methods import method_name
 from modules.reports import figures, tables
-from modules.reports.curves import epochs_figure, runs_figure
+from modules.reports.curves import epochs_figure, optimum_figure, runs_figure
 from modules.reproduction import published
 from modules.reproduction.plan import PAPER, Table
 from modules.reproduction.runner import state_of
@@ -95,7 +95,7 @@ def build(tables_and_rows, scale, output, logs):
             with replacing(output / f"{scale}_{table.name}{suffix}") as temporary:
                 temporary.write_text(content, encoding="utf-8")
             print(f"wrote {output / f'{scale}_{table.name}{suffix}'}")
-        draw(rows, output / f"{scale}_{table.name}", logs)
+        draw(table, rows, output / f"{scale}_{table.name}", logs)
 
 
 def caption(table, s):
@@ -168,13 +168,18 @@ def record(row, against=None):
     return values
 
 
-def draw(rows, stem, logs):
-    """Two figures, as PDF and as PNG, from the first seed of each method, as far as it has trained: MI over updates,
-    and figure 5 of the paper."""
+def draw(table, rows, stem, logs):
+    """Figures, as PDF and as PNG, from the first seed of each method, as far as it has trained: MI over updates, figure
+    5 of the paper, and, where the optimum is known, the way to it."""
     trained = {row: row.runs[0].log(logs=logs) for row in rows if row.states[0].figures["epochs"]}
     latent = {row.name: log for row, log in trained.items() if row.s.model != "lm"}
     main = {row.name: log for row, log in trained.items() if row.method in PAPER and row.s.model != "lm"}
+    drawn = {}
     if latent:
-        figures.save_figure(runs_figure([*latent.values()], ["mi"], [*latent]), f"{stem}_mi.pdf", f"{stem}_mi.png")
+        drawn["mi"] = runs_figure([*latent.values()], ["mi"], [*latent])
     if main:
-        figures.save_figure(epochs_figure([*main.values()], [*main]), f"{stem}_epochs.pdf", f"{stem}_epochs.png")
+        drawn["epochs"] = epochs_figure([*main.values()], [*main])
+    if latent and table.optimum:
+        drawn["optimum"] = optimum_figure([*latent.values()], [*latent], table.optimum)
+    for name, figure in drawn.items():
+        figures.save_figure(figure, f"{stem}_{name}.pdf", f"{stem}_{name}.png")
