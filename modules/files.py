@@ -1,6 +1,7 @@
 """Writing files so that a reader never meets half of one, and what reading a damaged one may raise."""
 
 import os
+import tokenize
 import zlib
 from contextlib import contextmanager, suppress
 from glob import escape
@@ -10,7 +11,10 @@ from zipfile import BadZipFile
 from modules.command import UserError, os_complaint
 
 # What `numpy.load` and the arrays of its `.npz` raise where a file is none, or damaged.
-BAD_FILE = (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, RuntimeError, BadZipFile, zlib.error)
+BAD_FILE = (
+    *(OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, RuntimeError),
+    *(BadZipFile, zlib.error, SyntaxError, tokenize.TokenError),  # the last two from an array's header
+)
 
 
 class CannotWrite(UserError):

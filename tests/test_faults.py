@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import plot_epochs
@@ -17,13 +18,15 @@ import image
 import reproduce
 import text
 import toy
-from modules.command import os_complaint
+from modules.command import UserError, os_complaint
 from modules.data.corpus import OneBatch, Vocabulary, read_corpus, read_lines
 from modules.data.omniglot import save_tensors
 from modules.domains.image_domain import IMAGE
 from modules.domains.text_domain import TEXT
 from modules.evaluation.metrics import MOST_UNITS, importance_weighted_nll
+from modules.evaluation.posterior_space import read_snapshot, snapshot_path
 from modules.files import CannotWrite
+from modules.generation.points import read_points
 from modules.models.gaussian import log_mixture_density
 from modules.training.algorithm import Algorithm1
 from modules.training.records import Records
@@ -390,6 +393,21 @@ def test_statistics_of_another_seed_are_not_overwritten(call, workspace):
     assert_refused(call(toy.main, *args, "--seed", 2, "--overwrite", cwd=workspace), "plot_data", "seed", "783435")
     assert {path: path.read_bytes() for path in (workspace / "plot_data").rglob("*.npz")} == before
     assert call(toy.main, *args, "--overwrite", cwd=workspace).returncode == 0
+
+
+@pytest.mark.parametrize("header", ["{'descr': '<f4', 'shape': (3", "{'descr': '<f4',\n  'x'\n 1", "\0", "{"])
+@pytest.mark.parametrize("read", [read_snapshot, lambda aggressive, iteration: read_points(Path("x.npz"), 1)])
+def test_a_broken_header_of_an_array(tmp_path, monkeypatch, header, read):
+    """numpy parses headers as Python, and raises what Python's tokenizer does."""
+    monkeypatch.chdir(tmp_path)
+    array = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    for path in (snapshot_path(0, 5), Path("x.npz")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in ("mean", "settings"):
+                archive.writestr(f"{name}.npy", array)
+    with pytest.raises(UserError, match="npz"):
+        read(0, 5)
 
 
 def test_reconstructions_are_named_after_their_input(call, workspace):
