@@ -6,6 +6,7 @@ Sizes are those of `bench_text.py` and `bench_image.py`, which measure without i
 Page faults are those of the system that need no disk: a page of memory mapped and zeroed.
 """
 
+import argparse
 import multiprocessing
 import resource
 import statistics
@@ -27,6 +28,7 @@ STEPS = {"toy": 500, "ptb": 30, "yahoo": 3, "image": 6}  # timed in each, after 
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     print(f"{'outer step':14}{'':28}{'default':>10}{'kept':>10}{'ratio':>8}")
     context = multiprocessing.get_context("spawn")
