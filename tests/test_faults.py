@@ -9,6 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import plot_epochs
 import pytest
 import table
@@ -408,6 +409,12 @@ def test_a_broken_header_of_an_array(tmp_path, monkeypatch, header, read):
                 archive.writestr(f"{name}.npy", array)
     with pytest.raises(UserError, match="npz"):
         read(0, 5)
+
+
+def test_points_without_a_name(tmp_path):
+    np.save(tmp_path / "points.npy", np.zeros((3, 2)))
+    with pytest.raises(UserError, match=r"points.npy: one array, without a name \(.npy\)"):
+        read_points(tmp_path / "points.npy", 2)
 
 
 def test_reconstructions_are_named_after_their_input(call, workspace):

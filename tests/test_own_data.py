@@ -280,6 +280,17 @@ def test_nothing_is_overwritten_unless_asked(prepare, tmp_path):
     assert sorted(tree(tmp_path)) == sorted(before)
 
 
+def test_a_config_of_another_hand_is_never_overwritten(prepare, tmp_path):
+    name = write_lines(tmp_path / "lines.txt", sentences(20, 0))
+    (tmp_path / "config").mkdir(exist_ok=True)
+    (tmp_path / "config" / "config_mine.py").write_text("params = {}\n")
+    before = tree(tmp_path)
+    for taken in ("mine", "yahoo"):
+        refused = prepare("--text", name, "--name", taken, "--overwrite")
+        assert_refused(refused, f"config_{taken}.py", "not written by prepare_data.py", "another name")
+    assert tree(tmp_path) == before
+
+
 def test_a_config_that_cannot_be_put_in_place_leaves_no_data(prepare, tmp_path):
     name = write_lines(tmp_path / "lines.txt", range(20))
     (tmp_path / "config" / "config_abc.py").mkdir(parents=True)

@@ -24,11 +24,14 @@ def place(name):
 
 
 def refuse_taken(name, overwrite):
-    """Raise UserError if there is a data set or a config of that name, unless it may be overwritten."""
+    """Raise UserError if the name has a data set or a config, unless these were made here and may be overwritten."""
     try:
-        taken = [place(name)] if place(name).exists() else [find_config(name)]
+        config = find_config(name)
     except NoConfig:
-        taken = []
+        config = None
+    if config and not config.read_text("utf-8", errors="replace").startswith(f'"""{name}: '):
+        raise UserError(f"--name {name}: {config} was not written by prepare_data.py; take another name")
+    taken = [path for path in (place(name), config) if path and path.exists()]
     if taken and not overwrite:
         raise UserError(f"--name {name}: {taken[0]} is there already; take another name, or --overwrite it")
 
@@ -75,8 +78,9 @@ def install(name, about, sizes, params, write, overwrite):
                 temporary.write_text(config_text(f"{name}: {about}.\n\nSizes: {sizes}.", params), "utf-8")
     print(f"{name}: {target} ({about})")
     print(f"{name}: {config} (sizes: {sizes}; change there what you like)")
-    command = Path(sys.argv[0]).with_name("image.py" if "data_file" in params else "text.py")
-    print(f"next: python {command} --dataset {name} --aggressive 1 --warm_up 10 --kl_start 0.1", flush=True)
+    script, rule = ("image.py", "") if "data_file" in params else ("text.py", " --steady")
+    command = f"{Path(sys.argv[0]).with_name(script)} --dataset {name} --aggressive 1{rule}"
+    print(f"next: python {command} --warm_up 10 --kl_start 0.1", flush=True)
 
 
 @contextmanager

@@ -24,7 +24,10 @@ def read_points(path, nz):
     if not path.is_file():
         raise UserError(f"{path}: no such file; {FORMAT}")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        arrays = np.load(path, allow_pickle=False)
+        if isinstance(arrays, np.ndarray):
+            raise UserError(f"{path}: one array, without a name (.npy); {FORMAT}")
+        with arrays:
             mean = arrays["mean"]
     except BAD_FILE as error:
         raise UserError(f"{path}: no .npz with an array mean, or damaged ({error}); {FORMAT}") from None

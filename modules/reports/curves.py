@@ -30,6 +30,7 @@ def epochs_figure(logs, titles=None):
         panel.set_title(title, fontsize=10)
     for panel in panels.flat[len(titles) :]:
         panel.remove()
+        panels[-2, -1].tick_params(labelbottom=True)  # the panel above it is now the last of its column
     return figure
 
 
