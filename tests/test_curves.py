@@ -8,7 +8,8 @@ import plot_runs
 import pytest
 from matplotlib import pyplot
 
-from modules.reports.curves import epochs_figure, run_figure, run_label, runs_figure
+from modules.evaluation.optimum import Optimum
+from modules.reports.curves import epochs_figure, optimum_figure, run_figure, run_label, runs_figure
 from modules.reports.log_reader import read_epochs, read_events
 from tests.test_log_reader import AGGRESSIVE, EARLIER, PLAIN
 
@@ -33,6 +34,22 @@ def test_figure_5_has_a_panel_a_run():
         assert drawn[:3] == [(recorded["epoch"], recorded[name]) for name in ("kl", "mi", "kl_agg")]
     assert curves(panels[1])["end of the aggressive phase"][0] == [6, 6]  # its seventh epoch
     assert "end of the aggressive phase" not in curves(panels[0])
+
+
+def test_the_way_to_the_optimum():
+    logs = [log.with_suffix(".jsonl") for log in (PLAIN, AGGRESSIVE)]
+    left, right = optimum_figure(logs, ["plain", "aggressive"], Optimum(10.0, 0.1, 4.0)).axes
+    for label, log, loss in zip(("plain", "aggressive"), logs, right.lines):
+        vals = [event for event in read_events(log) if event["event"] == "val"]
+        assert curves(left)[label][1] == [val["mi_agg"] for val in vals]
+        assert list(loss.get_ydata()) == [val["loss"] - 10.0 for val in vals]
+    assert set(curves(left)["what there is to know"][1]) == {4.0}
+
+
+def test_every_column_tells_its_epochs():
+    """Of three panels in two rows the second stands above an empty place."""
+    labels = [panel.xaxis.get_tick_params()["labelbottom"] for panel in epochs_figure([PLAIN] * 3, list("abc")).axes]
+    assert labels == [False, True, True]
 
 
 @pytest.mark.parametrize("log, aggressive", [(AGGRESSIVE, [-0.5, 6.5]), (PLAIN, None)])  # its first seven epochs

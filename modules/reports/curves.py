@@ -58,7 +58,7 @@ def run_figure(log):
 def optimum_figure(logs, labels, optimum):
     """How near runs come to the best that can be done (`modules.evaluation.optimum.Optimum`), a curve a log over
     epochs: left aggregate MI, right validation loss, cut off where most have not begun to learn."""
-    figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.4), sharex=True, layout="constrained")
+    figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.8), sharex=True, layout="constrained")
     losses = []
     for log, label in zip(logs, labels):
         vals = [event for event in read_events(log) if event["event"] == "val"]
@@ -69,8 +69,10 @@ def optimum_figure(logs, labels, optimum):
     panels[0].axhline(optimum.information, color="#55595f", linestyle=":", label="what there is to know")
     panels[1].set_ylim(min(losses) - 0.2, sorted(losses)[len(losses) * 9 // 10] + 0.2)
     _finish(panels[0], title="mutual information of x and z", xlabel="epoch")
-    _finish(panels[1], title="validation loss above the optimum", xlabel="epoch")
-    panels[0].legend(frameon=False, fontsize=8)
+    _finish(panels[1], title="negative ELBO above the optimum, validation", xlabel="epoch")
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8
+    )
     return figure
 
 
