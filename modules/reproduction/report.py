@@ -180,6 +180,8 @@ def draw(table, rows, stem, logs):
     if main:
         drawn["epochs"] = epochs_figure([*main.values()], [*main])
     if latent and table.optimum:
-        drawn["optimum"] = optimum_figure([*latent.values()], [*latent], table.optimum)
+        reached = {row.name: row.states[0].figures["nll"] for row in trained}
+        labels = [f"{name}, test NLL {tables.number(reached[name])}" for name in latent]
+        drawn["optimum"] = optimum_figure([*latent.values()], labels, table.optimum)
     for name, figure in drawn.items():
         figures.save_figure(figure, f"{stem}_{name}.pdf", f"{stem}_{name}.png")
