@@ -71,7 +71,7 @@ def optimum_figure(logs, labels, optimum):
     _finish(panels[0], title="mutual information of x and z", xlabel="epoch")
     _finish(panels[1], title="negative ELBO above the optimum, validation", xlabel="epoch")
     figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8
     )
     return figure
 
