@@ -8,6 +8,8 @@ from glob import escape
 from pathlib import Path
 from zipfile import BadZipFile
 
+import numpy as np
+
 from modules.command import UserError, os_complaint
 
 # What `numpy.load` and the arrays of its `.npz` raise where a file is none, or damaged.
@@ -47,6 +49,12 @@ def write_bytes(path, content):
     """Write bytes made in memory, as `replacing` does: writers of libraries have no clear words for a full disk."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def write_npz(path, **arrays):
+    """Write numpy arrays by their names as an `.npz`, as `replacing` does."""
+    with replacing(path) as temporary, open(temporary, "wb") as stream:  # of a name, numpy would make another
+        np.savez(stream, **arrays)
 
 
 def clear_leftovers(path):

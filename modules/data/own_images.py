@@ -9,19 +9,10 @@ import numpy as np
 from PIL import Image
 
 from modules.command import UserError, note
+from modules.data import own
 from modules.data.archives import naming_damage
 from modules.data.download import refuse_endless
 from modules.data.omniglot import SIZE, finish, reduce_area, save_tensors
-from modules.data.own import (
-    SEED,
-    held_out_size,
-    install,
-    place,
-    published_params,
-    refuse_taken,
-    smallest_that_fits,
-    split,
-)
 
 PICTURES = {".png", ".jpg", ".jpeg"}
 IDX_IMAGES = 0x803  # how MNIST's files of images begin: bytes, in three dimensions
@@ -37,28 +28,28 @@ def prepare_images(source, name, img_size=SIZE, invert=False, overwrite=False):
     Images become squares of `img_size` pixels; ink, which is dark in a picture and bright in MNIST's files (`invert`:
     the other way round), is 1. Raises UserError, naming the file, for what can't be read, and for a name that is taken.
     """
-    refuse_taken(name, overwrite)
+    own.refuse_taken(name, overwrite)
     sets = read_images(Path(source), img_size, invert)
     if (ink := sets[0].mean()) > 0.5:
         mend = "leave out --invert" if invert else "give --invert"
         note(f"{source}: {ink:.0%} of the pixels are ink; if that is the paper, {mend}")
-    held_out = held_out_size(len(sets[0]), source, "images")
+    held_out = own.held_out_size(len(sets[0]), source, "images")
     if len(sets) == 1:
-        *parts, test = split(len(sets[0]), held_out)
+        *parts, test = own.split(len(sets[0]), held_out)
         sets = sets[0][np.concatenate(parts)], sets[0][test]
-    splits = finish(*sets, held_out, np.random.default_rng(SEED))
-    model = smallest_that_fits(SIZES, len(splits[0]))
-    params = published_params(model)
+    splits = finish(*sets, held_out, np.random.default_rng(own.SEED))
+    model = own.smallest_that_fits(SIZES, len(splits[0]))
+    params = own.published_params(model)
     blocks, file = params["enc_layers"], f"{name}.pt"
     blocks = blocks + blocks[-1:] * max(0, math.ceil(math.log2(img_size / LEFT)) - len(blocks))
-    params.update(img_size=[1, img_size, img_size], enc_layers=blocks, data_file=f"{place(name).as_posix()}/{file}")
+    params.update(img_size=[1, img_size, img_size], enc_layers=blocks, data_file=f"{own.place(name).as_posix()}/{file}")
     sizes = " / ".join(f"{len(images):,}" for images in splits)
     about = f"{sizes} images, {img_size} x {img_size}"
 
     def write(folder):
         save_tensors(splits, folder / file)
 
-    install(name, about, f"those of config_{model}.py", params, write, overwrite)
+    own.install(name, about, f"those of config_{model}.py", params, write, overwrite)
 
 
 def read_images(source, size, invert):

@@ -3,16 +3,8 @@
 import math
 
 from modules.command import UserError, note
+from modules.data import own
 from modules.data.corpus import Vocabulary, text_lines, words_of
-from modules.data.own import (
-    held_out_size,
-    install,
-    place,
-    published_params,
-    refuse_taken,
-    smallest_that_fits,
-    split,
-)
 
 PARTS = {"train": "train_data", "valid": "val_data", "test": "test_data"}  # in a file's name: in the config
 # Training words, at most, and the config with sizes for so many. The sets of these configs have 160,000, 890,000 and
@@ -27,7 +19,7 @@ def prepare_text(files, name, label=False, vocab_limit=None, deduplicate=False, 
     With `label` a line is `label<TAB>text`. Raises UserError, naming file and line, for files that are missing, empty,
     not UTF-8 or too short, and for a name that is taken.
     """
-    refuse_taken(name, overwrite)
+    own.refuse_taken(name, overwrite)
     splits = [read_sentences(path, label) for path in files]
     if len(files) == 1:
         splits = split_sentences(files[0], *splits, deduplicate)
@@ -41,17 +33,17 @@ def prepare_text(files, name, label=False, vocab_limit=None, deduplicate=False, 
     words = [word for line in splits[0] for word in words_of(line.partition("\t")[2] if label else line)]
     special = set(Vocabulary().words)
     vocabulary = min(len(special.union(words)), len(special) + (vocab_limit or len(words)))
-    model = smallest_that_fits(SIZES, len(words))
+    model = own.smallest_that_fits(SIZES, len(words))
     params = {
-        **published_params(model),
+        **own.published_params(model),
         "nz": NZ,
-        **{key: f"{place(name).as_posix()}/{name}.{part}.txt" for part, key in PARTS.items()},
+        **{key: f"{own.place(name).as_posix()}/{name}.{part}.txt" for part, key in PARTS.items()},
         **({"label": True} if label else {}),
         **({"vocab_limit": vocab_limit} if vocab_limit else {}),
     }
     sentences = " / ".join(f"{len(lines):,}" for lines in splits)
     about = f"{sentences} sentences, {len(words):,} training words, {vocabulary:,} in the vocabulary"
-    install(name, about, f"those of config_{model}.py, nz {NZ}", params, write, overwrite)
+    own.install(name, about, f"those of config_{model}.py, nz {NZ}", params, write, overwrite)
 
 
 def read_sentences(path, label):
@@ -74,4 +66,6 @@ def split_sentences(path, lines, deduplicate):
         what = "they are left out" if deduplicate else "some may be in two splits; --deduplicate leaves them out"
         note(f"{path}: {repeated:,} of {len(lines):,} lines repeat an earlier one; {what}")
     lines = distinct if deduplicate else lines
-    return [[lines[i] for i in part] for part in split(len(lines), held_out_size(len(lines), path, "sentences"))]
+    return [
+        [lines[i] for i in part] for part in own.split(len(lines), own.held_out_size(len(lines), path, "sentences"))
+    ]

@@ -83,13 +83,13 @@ def aggregate_mutual_information(encoded):
     return float(batch_mutual_information(*(torch.cat(parts) for parts in zip(*encoded))))
 
 
-def _pass_over(name, values):
+def pass_over(name, values):
     """In place of `Examples`: the values of a batch, which nobody keeps."""
     return values
 
 
 @torch.no_grad()
-def evaluate(model, split, seed, team=None, keep=_pass_over):
+def evaluate(model, split, seed, team=None, keep=pass_over):
     """Every metric but the importance-weighted likelihood; encodes the split once, in evaluation mode.
 
     Of a `team` each process encodes the whole split, under the same noise, and decodes its share of it. `keep` is told
@@ -134,7 +134,7 @@ def quick_look(model, split, seed):
 
 @torch.no_grad()
 def importance_weighted_nll(
-    model, split, nsamples, max_rows, seed, progress=lambda batches: batches, team=None, keep=_pass_over
+    model, split, nsamples, max_rows, seed, progress=lambda batches: batches, team=None, keep=pass_over
 ):
     """Average importance-weighted -log p(x) over the split, in nats per sentence or image.
 

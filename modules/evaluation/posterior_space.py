@@ -14,7 +14,7 @@ import torch
 from modules.command import UserError
 from modules.evaluation import metrics
 from modules.evaluation.model_posterior import posterior_mean
-from modules.files import BAD_FILE, replacing
+from modules.files import BAD_FILE, write_npz
 from modules.models.gaussian import kl_to_standard_normal
 
 BOUND = 1e30  # of numbers; no NaN is below it, and what is can still be drawn
@@ -123,8 +123,7 @@ def read_trajectory(aggressive):
 
 def write_statistics(path, arrays, settings):
     """Write an `.npz` atomically, the settings inside."""
-    with replacing(path) as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, settings=np.array(json.dumps(settings)), **arrays)
+    write_npz(path, settings=np.array(json.dumps(settings)), **arrays)
 
 
 def settings_of(path):

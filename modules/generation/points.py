@@ -4,15 +4,14 @@ import numpy as np
 import torch
 
 from modules.command import UserError
-from modules.files import BAD_FILE, replacing
+from modules.files import BAD_FILE, write_npz
 
 FORMAT = "--z takes an .npz with an array mean [n, nz], such as --encode writes"
 
 
 def write_posteriors(path, mean, logvar):
     """Write the means and log-variances of q(z|x), [n, nz] both, as an `.npz`, atomically, and say where."""
-    with replacing(path) as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, mean=mean.cpu().numpy(), logvar=logvar.cpu().numpy())
+    write_npz(path, mean=mean.cpu().numpy(), logvar=logvar.cpu().numpy())
     print(f"wrote {path}: mean and logvar, {list(mean.shape)} each")
 
 

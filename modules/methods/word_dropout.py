@@ -7,6 +7,8 @@ from modules.data.corpus import Vocabulary
 from modules.methods.method import Method
 from modules.settings import Setting, number
 
+UNK = Vocabulary().unk  # the same in every vocabulary
+
 
 class UnreadWords(nn.Module):
     """While training, each word but the first, `<s>`, is `<unk>` with probability `share`, independently."""
@@ -21,7 +23,7 @@ class UnreadWords(nn.Module):
             return words
         unread = torch.rand(words.shape, device=words.device) < self.share
         unread[0] = False
-        return words.masked_fill(unread, Vocabulary().unk)
+        return words.masked_fill(unread, UNK)
 
 
 class WordDropout(Method):

@@ -21,8 +21,8 @@ TITLES = {
     "aggressive_epochs": "aggressive epochs",
     "encoder_steps": "encoder steps, thousands",
 }
-OF_Z = ("kl", "mi", "mi_agg", "active_units", "collapsed", "encoder_steps")  # figures that a model without z lacks
-SCALES = {"hours": 1 / 3600, "minutes": 1 / 60, "encoder_steps": 1e-3}  # what makes them of what a log holds
+OF_Z = ("kl", "mi", "mi_agg", "active_units", "encoder_steps")  # figures that a model without z lacks
+FACTORS = {"hours": 1 / 3600, "minutes": 1 / 60, "encoder_steps": 1e-3}  # what makes them of what a log holds
 DECIMALS = {"active_units": 1, "aggressive_epochs": 1, "minutes": 1, "encoder_steps": 0}  # of others 2
 COLLAPSED = 0.1  # nats of aggregate MI below which z counts as lost
 T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # 97.5% of Student's t, 1 to 9 degrees
@@ -53,7 +53,7 @@ class Row:
         without_z = self.s.model == "lm" and key in OF_Z
         if without_z or (key == "aggressive_epochs" and not self.s.aggressive) or not values or None in values:
             return None
-        return mean_and_deviation([value * SCALES[key] if key in SCALES else value for value in values])
+        return mean_and_deviation([value * FACTORS.get(key, 1) for value in values])
 
     def collapsed(self):
         """How many finished runs have lost z, at their best model and after their last epoch: "2 / 3 of 10"."""
@@ -129,9 +129,8 @@ def cells(row, against=None):
     table, line = row.table, {"method": row.name}
     for key in table.columns if table.domain.has_words else [key for key in table.columns if key != "ppl"]:
         pair = row.figure(key) if key != "collapsed" else None
-        line[TITLES.get(key, key)] = tables.with_deviation(pair, DECIMALS.get(key, 2)) if pair else ""
-    if "collapsed" in line:
-        line["collapsed"] = row.collapsed()
+        text = tables.with_deviation(pair, DECIMALS.get(key, 2)) if pair else ""
+        line[TITLES.get(key, key)] = row.collapsed() if key == "collapsed" else text
     if against:
         pair = row.difference(against)
         line[f"NLL less {against.name}'s"] = f"{pair[0]:+.2f} ± {pair[1]:.2f}" if pair else ""
