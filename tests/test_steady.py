@@ -1,4 +1,4 @@
-"""`--steady`: an outer iteration against Adam and SGD written out, how many steps it takes, its name."""
+"""`--steady`: an outer iteration against Adam and SGD written out, its KL weight, how many steps it takes, its name."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ import torch
 import image
 import text
 from modules import methods
+from modules.domains.text_domain import TEXT
 from modules.methods import method_name
 from modules.methods.steady import ENCODER_LR, INNER_STEPS
 from modules.training.recipe import IMAGE
@@ -64,7 +65,22 @@ def test_every_inner_loop_takes_all_its_steps(make_trainer, text_data, recipe): 
     assert steps == INNER_STEPS == next(losses)
 
 
-def test_a_run_tells_its_steps_and_its_name(call, workspace):
+@pytest.mark.parametrize(
+    "flags, weights",
+    [
+        ({}, [0.1 + 0.9 * (i + 1) / 20 for i in range(20)] + [1.0]),
+        ({"warm_up": 2}, [0.325, 0.55, 0.775, 1.0, 1.0]),
+        ({"warm_up": 0}, [1.0, 1.0]),
+        ({"kl_start": 0.5, "warm_up": 1}, [0.75, 1.0, 1.0]),  # annealing of its own, and only once
+    ],
+)
+def test_z_is_cheap_at_the_start(flags, weights):
+    """From 0.1, linearly, with two batches an epoch."""
+    s = TEXT.settings(aggressive=1, steady=True, **flags)
+    assert [methods.kl_weight(s, i, 2) for i in range(len(weights))] == pytest.approx(weights)
+
+
+def test_a_run_tells_its_steps_its_kl_weight_and_its_name(call, workspace):
     ran = call(text.main, *ARGS, cwd=workspace)
     assert (ran.returncode, ran.stderr) == (0, "")
     run, *told = events(workspace, "tiny_aggressive1_kls1.00_warm10_steady_0_0_783435")
@@ -73,6 +89,7 @@ def test_a_run_tells_its_steps_and_its_name(call, workspace):
     for val in [event for event in told if event["event"] == "val"]:
         iterations = val["iteration"] if val["aggressive"] else before
         assert val["encoder_steps"] == INNER_STEPS * iterations
+        assert val["kl_weight"] == pytest.approx(min(1, 0.1 + 0.09 * (val["epoch"] + 1)))
         before = iterations
 
 

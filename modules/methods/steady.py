@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+from modules.methods.annealing import annealed_weight
 from modules.methods.method import Method
 from modules.settings import Setting, switch
 
 INNER_STEPS = 10
 ENCODER_LR = 3e-3
+KL_START = 0.1  # KL weight at the start of a run that does not anneal otherwise
 
 
 class Steady(Method):
@@ -16,13 +18,17 @@ class Steady(Method):
     SGD at the decoder's published rate of 1 moves the encoder too far: q(z|x) jumps about the model's posterior, so the
     published inner loop needs 40 steps where 10 do, its noisy test sends it on at random, and once the phase is over
     the encoder loses a decoder that moves as fast. Adam's steps are of one size whatever the loss is.
+
+    And z must be cheap until the decoder has learnt to use it, so a run without annealing of its own (`--kl_start 1`)
+    has the paper's, over `--warm_up` epochs; `--warm_up 0` leaves it out.
     """
 
     settings = (
         Setting(
             "steady",
             switch,
-            f"aggressive training with Adam for the encoder and {INNER_STEPS} inner steps, beyond the paper",
+            f"aggressive training with Adam for the encoder, {INNER_STEPS} inner steps and, where --kl_start is 1, "
+            "annealing over --warm_up epochs all the same; beyond the paper",
             False,
             needs=("aggressive",),
         ),
@@ -33,6 +39,9 @@ class Steady(Method):
 
     def addition(self, s):
         return ", steady"
+
+    def kl_weight(self, s, iteration, batches_per_epoch):
+        return annealed_weight(iteration, batches_per_epoch, KL_START, s.warm_up) if s.kl_start == 1 else 1.0
 
     def recipe(self, s, recipe):
         """Never tested before its last step, the inner loop takes all of them."""
