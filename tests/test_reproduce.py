@@ -160,11 +160,19 @@ def test_a_summary_is_of_the_end_of_the_log():
     run = planned("aggressive", table=SMALL[0])
     made_up = made_up_events(run, nll=9.5)
     made_up[-3]["encoder_steps"], made_up[-3]["mi_agg"] = 90, 1.6
-    expected = dict(zip(SUMMARY, (9.5, 7.0, 2.0, 1.5, 1.75, 2, 2, 1, 3600.0, None, 90, 1.6)))
+    expected = dict(zip(SUMMARY, (9.5, 7.0, 2.0, 1.5, 1.75, 2, 2, 1, 3600.0, None, 90, 1.6, 1.6)))
     assert summarise(made_up) == expected
     resumed = [*made_up, {**made_up[4], "epoch": 2, "seconds": 4000.0}]  # with more epochs
     assert summarise(resumed) == {**expected, **dict.fromkeys(SUMMARY[:6]), "epochs": 3, "seconds": 4000.0}
     assert summarise([])["epochs"] == 0 and summarise([])["nll"] is None
+
+
+@pytest.mark.parametrize(
+    "mi, least", [([0.0, 1.0, 0.3, 0.5], 0.3), ([0.0, 0.4], 0.4), ([0.2], 0.2), ([None, None], None)]
+)
+def test_the_least_mi_is_that_of_all_epochs_but_the_first(mi, least):
+    vals = [{"event": "val", "epoch": epoch, "mi_agg": value} for epoch, value in enumerate(mi)]
+    assert summarise(vals)["least_mi_agg"] == least
 
 
 def test_states(tiny):
@@ -319,9 +327,11 @@ def test_the_quantiles_of_students_t(degrees):
 
 
 def test_a_table_with_an_optimum():
-    """Two of three runs end without z, one of these had it when it was best; the gap is taken of the known optimum."""
-    row = row_of("vae", nll=[36.0, 36.0, 36.3], mi_agg=[0.0, 0.5, 1.0], last_mi_agg=[0.0, 0.09, 1.0])
-    assert row.collapsed() == "1 / 2 of 3"
+    """Two of three runs end without z, one of these had it when it was best, and the third had lost it on the way; the
+    gap is taken of the known optimum."""
+    mi = {"mi_agg": [0.0, 0.5, 1.0], "last_mi_agg": [0.0, 0.09, 1.0], "least_mi_agg": [0.0, 0.01, 0.05]}
+    row = row_of("vae", nll=[36.0, 36.0, 36.3], **mi)
+    assert row.collapsed() == "1 / 2 / 3 of 3"
     assert row.figure("gap") == pytest.approx((36.1 - 28.966722, 0.3 / 3**0.5))
     line = report.optimum_line(plan.SYNTHETIC.optimum, {"method": "VAE", "NLL": "1", "KL": "2"})
     assert (line["method"], line["NLL"], line["KL"], line["MI, whole split"]) == ("optimum", "28.97", "", "4.11")

@@ -8,7 +8,8 @@ from modules.command import UserError
 
 COLUMNS = ("epoch", "kl", "mi", "kl_agg")
 TESTED = ("kl", "mi", "mi_agg", "active_units")
-SUMMARY = ("nll", "ppl", *TESTED, "epochs", "aggressive_epochs", "seconds", "gap", "encoder_steps", "last_mi_agg")
+MI_OF_EPOCHS = ("last_mi_agg", "least_mi_agg")
+SUMMARY = ("nll", "ppl", *TESTED, "epochs", "aggressive_epochs", "seconds", "gap", "encoder_steps", *MI_OF_EPOCHS)
 NEEDED = {
     "report": {"epoch", "iteration", "kl", "mi"},
     "val": {"epoch", "kl", "mi"},
@@ -82,8 +83,8 @@ def summarise(events):
 
     The test figures (nats; ppl a word) are those of the best model, None until it has been tested at the end of
     training; `epochs` that are done, those of them that were aggressive, and `seconds` of training, `encoder_steps`
-    (encoder-only ones) and validation MI (`last_mi_agg`) as of the last. `gap` is how far above the optimum that nll
-    is, None where the optimum is not known.
+    (encoder-only ones) and validation MI (`last_mi_agg`) as of the last; `least_mi_agg` of all epochs but the first,
+    if there are others. `gap` is how far above the optimum that nll is, None where the optimum is not known.
     """
     summary = {**dict.fromkeys(SUMMARY), "epochs": 0, "aggressive_epochs": 0}
     for event in events:
@@ -96,7 +97,9 @@ def summarise(events):
         elif event["event"] in ("report", "val"):
             summary.update(dict.fromkeys(("nll", "ppl", "gap", *TESTED)))  # what was tested before is no longer the end
         if event["event"] == "val":
-            summary.update(epochs=event["epoch"] + 1, last_mi_agg=event.get("mi_agg"))
+            mi, least = event.get("mi_agg"), summary["least_mi_agg"] if event["epoch"] > 1 else None
+            known = [value for value in (mi, least) if value is not None]
+            summary.update(epochs=event["epoch"] + 1, last_mi_agg=mi, least_mi_agg=min(known, default=None))
             summary.update({name: event.get(name) for name in ("seconds", "encoder_steps")})
             summary["aggressive_epochs"] += bool(event.get("aggressive"))
     return summary

@@ -9,6 +9,7 @@ from modules.files import replacing
 from modules.methods import method_name
 from modules.reports import figures, tables
 from modules.reports.curves import epochs_figure, optimum_figure, runs_figure
+from modules.reports.log_reader import MI_OF_EPOCHS
 from modules.reproduction import published
 from modules.reproduction.plan import PAPER, Table
 from modules.reproduction.runner import state_of
@@ -56,12 +57,15 @@ class Row:
         return mean_and_deviation([value * FACTORS.get(key, 1) for value in values])
 
     def collapsed(self):
-        """How many finished runs have lost z, at their best model and after their last epoch: "2 / 3 of 10"."""
+        """How many finished runs have lost z: at their best model, after the last epoch, after any but the first.
+
+        "2 / 3 / 3 of 10"
+        """
         summaries = self.summaries().values()
         if self.s.model == "lm" or not summaries:
             return ""
-        best, last = (sum(one[key] < COLLAPSED for one in summaries) for key in ("mi_agg", "last_mi_agg"))
-        return f"{best} / {last} of {len(summaries)}"
+        counts = (str(sum(one[key] < COLLAPSED for one in summaries)) for key in ("mi_agg", *MI_OF_EPOCHS))
+        return f"{' / '.join(counts)} of {len(summaries)}"
 
     def difference(self, other):
         """(mean, half a 95% interval) of this row's NLL less another's, seed by seed; None of fewer than two seeds.
@@ -116,7 +120,8 @@ def collapse_explained(table):
     if not table.against:
         return ""
     return (
-        f"Collapsed: MI over the whole split below {COLLAPSED}, of the best model / after the last epoch. "
+        f"Collapsed: MI over the whole split below {COLLAPSED}, of the best model / after the last epoch / "
+        f"after any epoch but the first. "
         f"The difference in NLL is paired by seed, with the half width of its 95% interval. "
     )
 
