@@ -11,6 +11,7 @@ import runpy
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -237,7 +238,9 @@ def read_config(dataset, declared):
     foreign = [key for key in FOREIGN if key in params and key not in declared]
     unknown = sorted(map(str, set(params) - set(declared) - set(foreign)))
     if unknown:
-        raise UserError(f"{path}: unknown key {unknown[0]!r}; the known keys are {', '.join(declared)}")
+        near = get_close_matches(unknown[0], declared, n=1)
+        other = f"is it a config of another script? the keys of this one are {', '.join(declared)}"
+        raise UserError(f"{path}: unknown key {unknown[0]!r}; {f'did you mean {near[0]!r}?' if near else other}")
     if foreign:
         note(f"{path}: passed over {', '.join(f'{key} ({FOREIGN[key]})' for key in foreign)}")
     values = {name: params.get(name, setting.default) for name, setting in declared.items()}

@@ -424,3 +424,11 @@ def test_keys_that_only_the_authors_code_knows_are_passed_over(call, tmp_path):
     assert line.startswith("note: config/config_tiny.py: passed over log_niter (") and ", vocab_file (" in line
     config.write_text(TINY_CONFIG.replace('"nz"', '"log_niter": 50, "log_nitre": 50, "nz"'))
     assert_refused(call(text.main, *args, cwd=tmp_path), "config/config_tiny.py: unknown key 'log_nitre'")
+
+
+def test_an_unknown_key_is_guessed_at(call, tmp_path):
+    config = make_workspace(tmp_path) / "config" / "config_tiny.py"
+    assert_refused(call(image.main, "--dataset", "tiny", cwd=tmp_path), "is it a config of another script? the keys of")
+    config.write_text(TINY_CONFIG.replace('"enc_nh"', '"enc_hn"'))
+    guess = "config/config_tiny.py: unknown key 'enc_hn'; did you mean 'enc_nh'?"
+    assert_refused(call(text.main, "--dataset", "tiny", cwd=tmp_path), guess)
