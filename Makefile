@@ -10,7 +10,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 # The runs of demo and figures lie in folders of their own, so that they never meet yours.
-DEMO := --scale synthetic --methods vae_anneal steady --seeds 1 --workers 2
+DEMO := --scale synthetic --methods vae_anneal steady_anneal --seeds 1 --workers 2
 CLOUD := --plot_mode multiple --max_iterations 2000 --num_plot 200 --overwrite
 PATH_OF_ONE := --plot_mode single --max_iterations 40 --overwrite
 IN_BUILD = mkdir -p build/$@ && cd build/$@ && ../../$(RUN) ../..

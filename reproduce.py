@@ -92,7 +92,7 @@ def parse_arguments():
     methods = ", ".join(plan.METHODS)
     parser = Parser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--scale", choices=tuple(names), default="small", help="synthetic, small: for two cores; paper: for GPUs")
+    add("--scale", choices=tuple(names), default="small", help="paper: for GPUs; the others: for two cores")
     add("--tables", nargs="+", metavar="TABLE", help=f"{named} (all of the scale)")
     add("--methods", nargs="+", choices=plan.METHODS, metavar="METHOD", help=f"rows, of {methods} (all)")
     add("--seeds", type=whole(1, len(SEEDS)), help="of each row; by default, the scale says")

@@ -71,11 +71,13 @@ def write_log(run, made_up):
 # ---------------------------------------------------------------------- the plan
 
 
-@pytest.mark.parametrize("scale, sizes", [("small", [27, 27]), ("paper", [75, 75, 75]), ("synthetic", [72])])
+@pytest.mark.parametrize(
+    "scale, sizes", [("small", [27, 27]), ("paper", [75, 75, 75]), ("synthetic", [72]), ("ptb_short", [18])]
+)
 def test_the_runs_of_a_scale(scale, sizes):
     """14 rows and the autoencoder: 6 rows with 3 seeds and 8 with 1, or all with 5; of the synthetic set 6 rows with
-    10 seeds and 3 with 3. No two runs share files; a seed of every row comes before the next seed, and a run after
-    the one that it needs."""
+    10 seeds and 3 with 3; of short sentences 6 with 3. No two runs share files; a seed of every row comes before the
+    next seed, and a run after the one that it needs."""
     tables = [reproduce.select({table: plan.rows_of(table)}) for table in plan.SCALES[scale]]
     assert [len(runs) for runs in tables] == sizes
     assert len({run.id for runs in tables for run in runs}) == sum(sizes)
