@@ -44,6 +44,9 @@ class FreeBits(Method):
 
     def kl_penalty(self, s, kl):
         """kl [batch, nz] -> [batch, nz], or [batch, 1] of their sum."""
-        if s.free_bits_over == "sum":
-            kl = kl.sum(dim=1, keepdim=True)
-        return torch.where(kl.mean(dim=0) > s.free_bits, kl, s.free_bits)
+        return at_least(s.free_bits, kl.sum(dim=1, keepdim=True) if s.free_bits_over == "sum" else kl)
+
+
+def at_least(nats, kl):
+    """kl [batch, groups], but without a gradient, and `nats`, in groups whose average over the batch is no more."""
+    return torch.where(kl.mean(dim=0) > nats, kl, nats)

@@ -2,14 +2,13 @@
 
 from dataclasses import replace
 
-from modules.methods.annealing import annealed_weight
+from modules.methods.free_bits import at_least
 from modules.methods.method import Method
 from modules.settings import Setting, switch
 
 INNER_STEPS = 10
 ENCODER_LR = 3e-3
-KL_START = 0.1
-FEWEST_UPDATES = 1000  # of the decoder until the KL weight is 1
+FREE_NATS = 0.5
 
 
 class Steady(Method):
@@ -20,16 +19,16 @@ class Steady(Method):
     published inner loop needs 40 steps where 10 do, its noisy test sends it on at random, and once the phase is over
     the encoder loses a decoder that moves as fast. Adam's steps are of one size whatever the loss is.
 
-    And z must be cheap until the decoder has learnt to use it: whatever `--kl_start` is, the KL weight rises from 0.1
-    at most, to 1 over `--warm_up` epochs or `FEWEST_UPDATES`, whichever are more.
+    And from beginning to end the first `FREE_NATS` of the KL, all dimensions together, cost nothing. Where z is worth
+    no more to the bound than it costs, which is no matter of lag, that is what finds a use for it, and what holds it.
     """
 
     settings = (
         Setting(
             "steady",
             switch,
-            f"aggressive training with Adam for the encoder, {INNER_STEPS} inner steps, and always the annealing of "
-            f"--kl_start {KL_START}; beyond the paper",
+            f"aggressive training with Adam for the encoder, {INNER_STEPS} inner steps and {FREE_NATS} free nats, "
+            "beyond the paper",
             False,
             needs=("aggressive",),
         ),
@@ -41,11 +40,8 @@ class Steady(Method):
     def addition(self, s):
         return ", steady"
 
-    def kl_weight(self, s, iteration, batches_per_epoch):
-        """What brings the annealing of the run, which has a factor of its own, down to the rule's."""
-        epochs = max(s.warm_up, FEWEST_UPDATES / batches_per_epoch)
-        most = annealed_weight(iteration, batches_per_epoch, KL_START, epochs)
-        return min(1.0, most / annealed_weight(iteration, batches_per_epoch, s.kl_start, s.warm_up, s.kl_cycles))
+    def kl_penalty(self, s, kl):
+        return at_least(FREE_NATS, kl.sum(dim=1, keepdim=True))
 
     def recipe(self, s, recipe):
         """Never tested before its last step, the inner loop takes all of them."""
