@@ -78,9 +78,9 @@ def install(name, about, sizes, params, write, overwrite):
                 temporary.write_text(config_text(f"{name}: {about}.\n\nSizes: {sizes}.", params), "utf-8")
     print(f"{name}: {target} ({about})")
     print(f"{name}: {config} (sizes: {sizes}; change there what you like)")
-    images, text = ("image.py", "--warm_up 10 --kl_start 0.1"), ("text.py", "--steady")
-    script, flags = images if "data_file" in params else text
-    print(f"next: python {Path(sys.argv[0]).with_name(script)} --dataset {name} --aggressive 1 {flags}", flush=True)
+    script, rule = ("image.py", "") if "data_file" in params else ("text.py", " --steady")
+    command = f"{Path(sys.argv[0]).with_name(script)} --dataset {name} --aggressive 1{rule}"
+    print(f"next: python {command} --warm_up 10 --kl_start 0.1", flush=True)
 
 
 @contextmanager
