@@ -239,8 +239,8 @@ def read_config(dataset, declared):
     unknown = sorted(map(str, set(params) - set(declared) - set(foreign)))
     if unknown:
         near = get_close_matches(unknown[0], declared, n=1)
-        other = f"is it a config of another script? the keys of this one are {', '.join(declared)}"
-        raise UserError(f"{path}: unknown key {unknown[0]!r}; {f'did you mean {near[0]!r}?' if near else other}")
+        guess = f"did you mean {near[0]!r}? " if near else "is it a config of another script? " if unknown[1:] else ""
+        raise UserError(f"{path}: unknown key {unknown[0]!r}; {guess}the known keys are {', '.join(declared)}")
     if foreign:
         note(f"{path}: passed over {', '.join(f'{key} ({FOREIGN[key]})' for key in foreign)}")
     values = {name: params.get(name, setting.default) for name, setting in declared.items()}

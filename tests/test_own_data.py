@@ -428,7 +428,10 @@ def test_keys_that_only_the_authors_code_knows_are_passed_over(call, tmp_path):
 
 def test_an_unknown_key_is_guessed_at(call, tmp_path):
     config = make_workspace(tmp_path) / "config" / "config_tiny.py"
-    assert_refused(call(image.main, "--dataset", "tiny", cwd=tmp_path), "is it a config of another script? the keys of")
+    another = "is it a config of another script? the known keys are"
+    assert_refused(call(image.main, "--dataset", "tiny", cwd=tmp_path), another)
     config.write_text(TINY_CONFIG.replace('"enc_nh"', '"enc_hn"'))
-    guess = "config/config_tiny.py: unknown key 'enc_hn'; did you mean 'enc_nh'?"
+    guess = "config/config_tiny.py: unknown key 'enc_hn'; did you mean 'enc_nh'? the known keys are"
     assert_refused(call(text.main, "--dataset", "tiny", cwd=tmp_path), guess)
+    config.write_text(TINY_CONFIG.replace('"nz"', '"colour": 3, "nz"'))
+    assert_refused(call(text.main, "--dataset", "tiny", cwd=tmp_path), "unknown key 'colour'; the known keys are")

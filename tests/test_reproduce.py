@@ -333,8 +333,10 @@ def test_a_table_with_an_optimum():
     """Two of three runs end without z, one of these had it when it was best, and the third had lost it on the way; the
     gap is taken of the known optimum."""
     mi = {"mi_agg": [0.0, 0.5, 1.0], "last_mi_agg": [0.0, 0.09, 1.0], "least_mi_agg": [0.0, 0.01, 0.05]}
-    row = row_of("vae", nll=[36.0, 36.0, 36.3], **mi)
-    assert row.collapsed() == "1 / 2 / 3 of 3"
+    row = row_of("vae", **{**dict.fromkeys(SUMMARY, [1.0, 1.0, 1.0]), "nll": [36.0, 36.0, 36.3], **mi})
+    assert row.collapsed() == (1, 2, 3)
+    assert report.cells(row, row)["collapsed"] == "1 / 2 / 3"
+    assert [report.record(row, row)[f"collapsed_{at}"] for at in ("best", "last", "ever")] == [1, 2, 3]
     assert row.figure("gap") == pytest.approx((36.1 - 28.966722, 0.3 / 3**0.5))
     line = report.optimum_line(plan.SYNTHETIC.optimum, {"method": "VAE", "NLL": "1", "KL": "2"})
     assert (line["method"], line["NLL"], line["KL"], line["MI, whole split"]) == ("optimum", "28.97", "", "4.11")

@@ -44,9 +44,9 @@ class FreeBits(Method):
 
     def kl_penalty(self, s, kl):
         """kl [batch, nz] -> [batch, nz], or [batch, 1] of their sum."""
-        return at_least(s.free_bits, kl.sum(dim=1, keepdim=True) if s.free_bits_over == "sum" else kl)
+        return with_free_nats(kl.sum(dim=1, keepdim=True) if s.free_bits_over == "sum" else kl, s.free_bits)
 
 
-def at_least(nats, kl):
-    """kl [batch, groups], but without a gradient, and `nats`, in groups whose average over the batch is no more."""
+def with_free_nats(kl, nats):
+    """kl [batch, groups]; a group whose mean over the batch is at most `nats` becomes `nats`, without a gradient."""
     return torch.where(kl.mean(dim=0) > nats, kl, nats)

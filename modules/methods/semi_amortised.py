@@ -28,11 +28,10 @@ class SemiAmortised(Method):
     def check(self, s):
         if "svi_steps" in s.given and not self.used(s):
             raise UserError("--svi_steps does nothing without --model savae")
-        refuse = {"--bn_gamma": s.bn_gamma, "--committed_rate": s.committed_rate, "--free_bits": s.free_bits}
-        for flag, given in refuse.items():
-            if given and self.used(s):
+        for flag in ("bn_gamma", "committed_rate", "free_bits", "steady"):
+            if getattr(s, flag) and self.used(s):
                 raise UserError(
-                    f"--model savae and {flag} exclude each other: it refines its posterior for the ELBO, "
+                    f"--model savae and --{flag} exclude each other: it refines its posterior for the ELBO, "
                     "free of constraints"
                 )
 

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from modules.methods.free_bits import at_least
+from modules.command import UserError
+from modules.methods.free_bits import with_free_nats
 from modules.methods.method import Method
 from modules.settings import Setting, switch
 
@@ -19,8 +20,8 @@ class Steady(Method):
     published inner loop needs 40 steps where 10 do, its noisy test sends it on at random, and once the phase is over
     the encoder loses a decoder that moves as fast. Adam's steps are of one size whatever the loss is.
 
-    And from beginning to end the first `FREE_NATS` of the KL, all dimensions together, cost nothing. Where z is worth
-    no more to the bound than it costs, which is no matter of lag, that is what finds a use for it, and what holds it.
+    And from beginning to end the first `FREE_NATS` of the KL, all dimensions together, cost nothing: they hold z where
+    it is worth no more to the bound than it costs, which is no matter of lag.
     """
 
     settings = (
@@ -40,8 +41,14 @@ class Steady(Method):
     def addition(self, s):
         return ", steady"
 
+    def check(self, s):
+        if self.used(s) and s.free_bits:
+            raise UserError(f"--steady and --free_bits exclude each other: it has {FREE_NATS} free nats of its own")
+        if self.used(s) and s.beta == 0:
+            raise UserError("--steady and --beta 0 exclude each other: its free nats do nothing where the KL is free")
+
     def kl_penalty(self, s, kl):
-        return at_least(FREE_NATS, kl.sum(dim=1, keepdim=True))
+        return with_free_nats(kl.sum(dim=1, keepdim=True), FREE_NATS)
 
     def recipe(self, s, recipe):
         """Never tested before its last step, the inner loop takes all of them."""

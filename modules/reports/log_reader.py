@@ -83,8 +83,8 @@ def summarise(events):
 
     The test figures (nats; ppl a word) are those of the best model, None until it has been tested at the end of
     training; `epochs` that are done, those of them that were aggressive, and `seconds` of training, `encoder_steps`
-    (encoder-only ones) and validation MI (`last_mi_agg`) as of the last; `least_mi_agg` of all epochs but the first,
-    if there are others. `gap` is how far above the optimum that nll is, None where the optimum is not known.
+    (encoder-only ones) and validation MI (`last_mi_agg`) as of the last; `least_mi_agg` is the least after the first
+    epoch (of a single epoch its own). `gap` is how far above the optimum that nll is, None where that is not known.
     """
     summary = {**dict.fromkeys(SUMMARY), "epochs": 0, "aggressive_epochs": 0}
     for event in events:

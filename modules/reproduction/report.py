@@ -57,15 +57,12 @@ class Row:
         return mean_and_deviation([value * FACTORS.get(key, 1) for value in values])
 
     def collapsed(self):
-        """How many finished runs have lost z: at their best model, after the last epoch, after any but the first.
-
-        "2 / 3 / 3 of 10"
-        """
+        """How many finished runs have lost z: at their best model, after the last epoch, at any epoch after the first;
+        empty where there are none, or no z."""
         summaries = self.summaries().values()
         if self.s.model == "lm" or not summaries:
-            return ""
-        counts = (str(sum(one[key] < COLLAPSED for one in summaries)) for key in ("mi_agg", *MI_OF_EPOCHS))
-        return f"{' / '.join(counts)} of {len(summaries)}"
+            return ()
+        return tuple(sum(one[key] < COLLAPSED for one in summaries) for key in ("mi_agg", *MI_OF_EPOCHS))
 
     def difference(self, other):
         """(mean, half a 95% interval) of this row's NLL less another's, seed by seed; None of fewer than two seeds.
@@ -121,7 +118,7 @@ def collapse_explained(table):
         return ""
     return (
         f"Collapsed: MI over the whole split below {COLLAPSED}, of the best model / after the last epoch / "
-        f"after any epoch but the first. "
+        f"at any epoch after the first. "
         f"The difference in NLL is paired by seed, with the half width of its 95% interval. "
     )
 
@@ -133,9 +130,11 @@ def cells(row, against=None):
     """
     table, line = row.table, {"method": row.name}
     for key in table.columns if table.domain.has_words else [key for key in table.columns if key != "ppl"]:
-        pair = row.figure(key) if key != "collapsed" else None
-        text = tables.with_deviation(pair, DECIMALS.get(key, 2)) if pair else ""
-        line[TITLES.get(key, key)] = row.collapsed() if key == "collapsed" else text
+        if key == "collapsed":
+            line[key] = " / ".join(map(str, row.collapsed()))
+            continue
+        pair = row.figure(key)
+        line[TITLES.get(key, key)] = tables.with_deviation(pair, DECIMALS.get(key, 2)) if pair else ""
     if against:
         pair = row.difference(against)
         line[f"NLL less {against.name}'s"] = f"{pair[0]:+.2f} ± {pair[1]:.2f}" if pair else ""
@@ -168,7 +167,7 @@ def record(row, against=None):
         values[f"{key}_mean"], values[f"{key}_sd"] = pair or (None, None)
     if against:
         values["nll_less"], values["nll_less_95"] = row.difference(against) or (None, None)
-        values["collapsed"] = row.collapsed()
+        values.update(zip(("collapsed_best", "collapsed_last", "collapsed_ever"), row.collapsed() or [None] * 3))
     return values
 
 
