@@ -10,7 +10,6 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 # The runs of demo and figures lie in folders of their own, so that they never meet yours.
-DEMO := --scale synthetic --methods vae_anneal steady_anneal --seeds 1 --workers 2
 CLOUD := --plot_mode multiple --max_iterations 2000 --num_plot 200 --overwrite
 PATH_OF_ONE := --plot_mode single --max_iterations 40 --overwrite
 IN_BUILD = mkdir -p build/$@ && cd build/$@ && ../../$(RUN) ../..
@@ -29,8 +28,8 @@ torture: $(VENV)/installed
 
 demo: $(VENV)/installed
 	$(IN_BUILD)/prepare_data.py --dataset synthetic --generate
-	$(IN_BUILD)/reproduce.py $(DEMO)
-	mkdir -p plot_figure && cp build/demo/build/tables/synthetic_synthetic_optimum.png plot_figure/demo.png
+	$(IN_BUILD)/reproduce.py --scale demo --workers 2
+	mkdir -p plot_figure && cp build/demo/build/tables/demo_demo_optimum.png plot_figure/demo.png
 
 figures: $(VENV)/installed
 	$(IN_BUILD)/prepare_data.py --dataset synthetic --generate

@@ -3,7 +3,7 @@
 A run is never described twice: its id, files and settings all follow from the flags of its command.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from modules.domains.domain import ORDERS, Domain, settle
 from modules.domains.image_domain import IMAGE
@@ -96,7 +96,16 @@ PTB_SHORT = Table(
     columns=("nll", *COMPARED),
     against="vae_anneal",
 )
+DEMO = replace(
+    SYNTHETIC,
+    name="demo",
+    title="The synthetic set, published data and sizes, 12 epochs",
+    flags="--dataset synthetic --epochs 12 --jobid 12",
+    methods=("vae_anneal", "steady_anneal"),
+    seeds=(1, 1),
+)
 SCALES = {
+    "demo": (DEMO,),
     "synthetic": (SYNTHETIC,),
     "ptb_short": (PTB_SHORT,),
     "small": (
