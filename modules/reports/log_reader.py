@@ -97,12 +97,12 @@ def summarise(events):
         elif event["event"] in ("report", "val"):
             summary.update(dict.fromkeys(("nll", "ppl", "gap", *TESTED)))  # what was tested before is no longer the end
         if event["event"] == "val":
-            mi, least = event.get("mi_agg"), summary["least_mi_agg"] if event["epoch"] > 1 else None
-            known = [value for value in (mi, least) if value is not None]
-            summary.update(epochs=event["epoch"] + 1, last_mi_agg=mi, least_mi_agg=min(known, default=None))
+            summary.update(epochs=event["epoch"] + 1, last_mi_agg=event.get("mi_agg"))
             summary.update({name: event.get(name) for name in ("seconds", "encoder_steps")})
             summary["aggressive_epochs"] += bool(event.get("aggressive"))
-    return summary
+    of_epochs = [event.get("mi_agg") for event in events if event["event"] == "val"]
+    known = [mi for mi in of_epochs[1:] or of_epochs if mi is not None]
+    return {**summary, "least_mi_agg": min(known, default=None)}
 
 
 def _text_events(path):
