@@ -73,7 +73,14 @@ def write_log(run, made_up):
 
 @pytest.mark.parametrize(
     "scale, sizes",
-    [("small", [24, 24]), ("paper", [80, 80, 80]), ("synthetic", [82]), ("ptb_short", [18]), ("demo", [2])],
+    [
+        ("small", [24, 24]),
+        ("paper", [80, 80, 80]),
+        ("synthetic", [82]),
+        ("ptb_short", [18]),
+        ("ptb", [4]),
+        ("demo", [2]),
+    ],
 )
 def test_the_runs_of_a_scale(scale, sizes):
     """13 rows and the autoencoder: 5 rows with 3 seeds and 8 with 1, or 15 rows with 5; of the synthetic set 7 rows

@@ -96,6 +96,19 @@ PTB_SHORT = Table(
     columns=("nll", *COMPARED),
     against="vae_anneal",
 )
+PTB_WHOLE = Table(
+    "ptb",
+    "Penn Treebank, whole",
+    TEXT,
+    "--dataset ptb --precision bf16 --epochs 12 --iw_nsamples 100",
+    "",
+    0.4,
+    methods=("lm", "vae_anneal", "aggressive_anneal", "steady_anneal"),
+    seeds=(1, 1),
+    anneal=5,
+    columns=("nll", "ppl", *COMPARED),
+    against="vae_anneal",
+)
 DEMO = replace(
     SYNTHETIC,
     name="demo",
@@ -108,6 +121,7 @@ SCALES = {
     "demo": (DEMO,),
     "synthetic": (SYNTHETIC,),
     "ptb_short": (PTB_SHORT,),
+    "ptb": (PTB_WHOLE,),
     "small": (
         Table("ptb", "Penn Treebank, 5,000 sentences, a small LSTM", TEXT, PTB, "Yahoo", 0.4, cycle=2, **SMALL),
         Table(
