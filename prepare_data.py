@@ -1,6 +1,6 @@
 """Put data sets into `datasets/` below the current folder: the published ones, or your own with a config.
 
-    python prepare_data.py                                   # all five: download, verify, unpack
+    python prepare_data.py                                   # all six: download, verify, unpack
     python prepare_data.py --dataset yahoo                   # one; after a break the same command goes on
     python prepare_data.py --mirror DIR_OR_URL               # from a folder or server with the upstream files
     python prepare_data.py --dataset synthetic --generate    # sample the synthetic set, without the network

@@ -1,4 +1,4 @@
-"""The sentences of 4 to 13 words of Penn Treebank, on which z is easily lost; docs/results.md says how to make them."""
+"""The sentences of 4 to 13 words of Penn Treebank, on which z is easily lost."""
 
 params = {
     "enc_type": "lstm",

@@ -29,7 +29,17 @@ pytest_plugins = "tests.http_server"  # its fixtures
 SCRIPT = Path(prepare_data.__file__)
 YAHOO = {"yahoo.train.txt": "how are you ?\nfine .\n", "yahoo.valid.txt": "é\n", "yahoo.test.txt": "b\n"}
 YELP = {"yelp.train.txt": "1\tgood\n0\tbad\n", "yelp.valid.txt": "1\tfine\n", "yelp.test.txt": "0\tno\n"}
-PTB = {"ptb.train.txt": " a b\n", "ptb.valid.txt": " c\n", "ptb.test.txt": " d\n"}
+WORDS_13, WORDS_14 = "word " * 13, "word " * 14  # the longest line of ptb_short, and one that is too long for it
+PTB = {
+    "ptb.train.txt": f" a b c\n a b c d \n{WORDS_14}\n {WORDS_13}\n e f g h\n",
+    "ptb.valid.txt": f"{WORDS_14}\n c d e f\n",
+    "ptb.test.txt": " d e f g\n d\n",
+}
+PTB_SHORT = {
+    "ptb_short.train.txt": f" a b c d \n {WORDS_13}\n e f g h\n",
+    "ptb_short.valid.txt": " c d e f\n",
+    "ptb_short.test.txt": " d e f g\n",
+}
 SYNTHETIC = {"synthetic_train.txt": "".join(f"{n} 2 3\n" for n in range(2005)), "synthetic_test.txt": "4 5 6\n"}
 
 
@@ -113,6 +123,7 @@ def test_all_from_a_folder(run, mirror, root, capsys):
     assert tree(root / "yahoo_data") == contents(YAHOO)
     assert tree(root / "yelp_data") == contents(YELP)
     assert tree(root / "ptb_data") == contents(PTB)
+    assert tree(root / "ptb_short_data") == contents(PTB_SHORT)
     assert len((root / "synthetic_data" / "synthetic_train.txt").read_text().splitlines()) == 5
     loaded = torch.load(root / "omniglot_data" / "omniglot.pt", weights_only=True)
     assert all(torch.equal(a, b) for a, b in zip(loaded, make_tensors()))
@@ -138,9 +149,9 @@ def test_all_from_a_server_with_sums(mirror, root, server):
 
 def test_all_goes_on_when_one_fails(run, mirror, root, capsys):
     (mirror / "yelp_data.tar.gz").unlink()
-    with pytest.raises(UserError, match="1 of 5 data sets could not be prepared: yelp"):
+    with pytest.raises(UserError, match="1 of 6 data sets could not be prepared: yelp"):
         run("--mirror", mirror)
-    assert names(root) == ["omniglot_data", "ptb_data", "synthetic_data", "yahoo_data"]
+    assert names(root) == ["omniglot_data", "ptb_data", "ptb_short_data", "synthetic_data", "yahoo_data"]
     lines = [line for line in capsys.readouterr().err.splitlines() if "yelp" in line]
     assert len(lines) == 1
     assert "yelp_data.tar.gz is not in" in lines[0]
@@ -191,13 +202,13 @@ def test_no_network(root, monkeypatch, capsys, quick_recipe, deaf_host):
     for name, (url, checksum) in UPSTREAM.items():
         monkeypatch.setitem(UPSTREAM, name, (url.replace("https", "http", 1), checksum))
     monkeypatch.setenv("http_proxy", f"http://{deaf_host}")
-    with pytest.raises(UserError, match="4 of 5 .*: yahoo, yelp, omniglot, ptb"):
+    with pytest.raises(UserError, match="5 of 6 .*: yahoo, yelp, omniglot, ptb, ptb_short"):
         prepare_each(preparation.NAMES, Source(None, root / "downloads"), root)
     assert names(root) == ["synthetic_data"]
     out, err = capsys.readouterr()
     assert "cannot download synthetic_data.tar.gz: drive.google.com gives ProxyError" in out
     assert "made from the recipe of the paper" in out
-    assert [line.split(":")[1] for line in err.splitlines()] == [" yahoo", " yelp", " omniglot", " ptb"]
+    assert [line.split(":")[1] for line in err.splitlines()] == [f" {name}" for name in preparation.NAMES[1:]]
     for name, line in zip(preparation.NAMES[1:], err.splitlines()):
         assert f"--dataset {name} --mirror DIR" in line
 
@@ -212,7 +223,7 @@ def test_a_complete_data_set_is_left_alone(run, mirror, root, capsys):
         path.unlink()
     run("--mirror", mirror)
     assert tree(root) == before
-    assert capsys.readouterr().out.count("already there") == 5
+    assert capsys.readouterr().out.count("already there") == len(preparation.NAMES)
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,14 @@ from modules.data.archives import unpack
 from modules.data.download import UPSTREAM, refuse_page
 from modules.files import CannotWrite, replacing
 
+PTB = ["ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"]
 WAYS = {  # data set: what it can be made from, in the order in which that is tried; from nothing, it is generated
     "synthetic": [["synthetic_data.tar.gz"], []],
     "yahoo": [["yahoo_data.tar.gz"]],
     "yelp": [["yelp_data.tar.gz"]],
     "omniglot": [["omniglot_data.tar.gz"], ["chardata.mat"], ["images_background.zip", "images_evaluation.zip"]],
-    "ptb": [["ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"]],
+    "ptb": [PTB],
+    "ptb_short": [PTB],
 }
 NAMES = tuple(WAYS)
 TEXT_SETS = {  # the files for train, valid and test, their published numbers of lines, the pattern of a line, in words
@@ -29,7 +31,9 @@ TEXT_SETS = {  # the files for train, valid and test, their published numbers of
     "yahoo": ("yahoo.{}.txt", (100_000, 10_000, 10_000), "", "a sentence"),
     "yelp": ("yelp.{}.txt", (100_000, 10_000, 10_000), "\t", "a label, a tab and a text"),
     "ptb": ("ptb.{}.txt", (42_068, 3_370, 3_761), "", "a sentence"),
+    "ptb_short": ("ptb_short.{}.txt", (9_520, 805, 854), "", "a sentence"),
 }
+SHORT = range(4, 14)  # words of the sentences of ptb_short
 FILES = {name: [file.format(part) for part in ("train", "valid", "test")] for name, (file, *_) in TEXT_SETS.items()}
 FILES["omniglot"] = ["omniglot.pt"]
 
@@ -98,15 +102,21 @@ def fill(name, paths, folder):
     if kind == ".gz":
         unpack(paths[0], FILES[name], folder)
     elif kind == ".txt":
-        for path in paths:
-            with replacing(folder / path.name) as temporary:
-                shutil.copyfile(path, temporary)
+        for path, file in zip(paths, files):
+            with replacing(file) as temporary:
+                copy_short(path, temporary) if name == "ptb_short" else shutil.copyfile(path, temporary)
     elif name == "omniglot":
         omniglot.save_tensors(omniglot.from_mat(*paths) if kind == ".mat" else omniglot.from_images(paths), files[0])
     else:
         synthetic.write_splits(files, TEXT_SETS[name][1])
     if name == "synthetic":
         synthetic.hold_out_validation(*files)
+
+
+def copy_short(source, target):
+    """Copy the lines with as many words as `SHORT` has."""
+    lines = source.read_bytes().splitlines(keepends=True)
+    target.write_bytes(b"".join(line for line in lines if len(line.split()) in SHORT))
 
 
 def check(name, folder):
