@@ -77,7 +77,7 @@ def write_log(run, made_up):
         ("small", [24, 24]),
         ("paper", [80, 80, 80]),
         ("synthetic", [82]),
-        ("ptb_short", [18]),
+        ("ptb_short", [21]),
         ("ptb", [4]),
         ("demo", [2]),
     ],

@@ -90,7 +90,7 @@ PTB_SHORT = Table(
     "--dataset ptb_short",
     "",
     0.4,
-    methods=(*PAPER[1:], *STEADY),
+    methods=MAIN,
     seeds=(3, 3),
     anneal=5,
     columns=("nll", *COMPARED),
