@@ -28,7 +28,9 @@ def main():
     args = parse_arguments()
     methods = [method for method in plan.METHODS if method in args.methods]
     chosen = [table for table in plan.SCALES[args.scale] if table.name in args.tables]
-    tables = {table: plan.rows_of(table, methods, args.seeds) for table in chosen}
+    tables = {table: rows for table in chosen if (rows := plan.rows_of(table, methods, args.seeds))}
+    if not tables:
+        raise UserError(f"--methods {' '.join(methods)}: --scale {args.scale} has no such row")
     runs = select(tables, args.runs)
     if args.report:
         report.build(tables, args.scale, args.output, args.logs or LOGS)

@@ -148,6 +148,7 @@ def test_dry_run_prints_a_script(workspace):
 BAD_FLAGS = {
     "--scale big": "--scale",
     "--methods vae vea": "vea",
+    "--methods steady": "--methods steady: --scale small has no such row",
     "--seeds 11": "--seeds",
     "--tables yahoo": "--tables yahoo: --scale small has ptb, omniglot",
     "--workers 0": "--workers",

@@ -115,3 +115,10 @@ def test_images_too(call, image_workspace):
 
 def test_without_the_aggressive_phase_it_is_nothing(call, workspace):
     assert_refused(call(text.main, "--dataset", "tiny", "--steady", cwd=workspace), "--steady", "--aggressive")
+
+
+def test_a_config_does_not_make_steady_what_is_not_aggressive(call, workspace):
+    config = workspace / "config" / "config_tiny.py"
+    config.write_text(config.read_text() + '\nparams["steady"] = True\n')
+    assert_refused(call(text.main, "--dataset", "tiny", cwd=workspace), "--steady", "--aggressive 1")
+    assert_refused(call(text.main, "--dataset", "tiny", "--model", "lm", cwd=workspace), "--steady", "--aggressive 1")

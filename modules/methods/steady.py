@@ -42,6 +42,8 @@ class Steady(Method):
         return ", steady"
 
     def check(self, s):
+        if self.used(s) and not s.aggressive:  # a config may say so, whose keys no flag brings along
+            raise UserError("--steady does nothing without --aggressive 1")
         if self.used(s) and s.free_bits:
             raise UserError(f"--steady and --free_bits exclude each other: it has {FREE_NATS} free nats of its own")
         if self.used(s) and s.beta == 0:
