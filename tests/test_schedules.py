@@ -141,4 +141,4 @@ def test_the_published_settings():
     assert [(r.inner_steps, r.inner_test_every) for r in (TEXT, IMAGE, TOY)] == [(99, 15), (99, 10), (99, 15)]
     assert [r.decay_patience for r in (TEXT, IMAGE, TOY)] == [2, 20, 2]
     assert [r.rebase_at_decay for r in (TEXT, IMAGE, TOY)] == [True, False, True]
-    assert TEXT.decay_from_epoch == 15
+    assert [r.decay_from_epoch for r in (TEXT, IMAGE, TOY)] == [15, 0, 0]

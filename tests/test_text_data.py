@@ -1,13 +1,15 @@
 """Reading corpora, the vocabulary, and batches of sentences of one length."""
 
+import os
 from collections import Counter
+from threading import Thread
 
 import numpy as np
 import pytest
 import torch
 
 from modules.command import UserError
-from modules.data.corpus import TextSplit, Vocabulary, read_corpus
+from modules.data.corpus import TextSplit, Vocabulary, read_corpus, read_lines
 
 
 @pytest.fixture
@@ -144,6 +146,17 @@ def test_bad_files_are_named_with_the_line(write, content, label, says):
     with pytest.raises(UserError, match=says) as error:
         read_corpus(path, label=label)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no such pipes")
+def test_a_bad_byte_in_a_pipe_is_named_with_its_line(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = Thread(target=path.write_bytes, args=(b"a b\n\xff\n",))
+    writer.start()
+    with pytest.raises(UserError, match="pipe, line 2: not UTF-8"):
+        read_lines(path, Vocabulary())
+    writer.join()
 
 
 @pytest.mark.parametrize("name", ["missing.txt", "."], ids=["missing", "folder"])

@@ -183,22 +183,14 @@ def text_lines(
         raise UserError(f"{path}: no such file{advice}")
     if regular and not Path(path).is_file():
         raise UserError(f"{path}: a pipe or a device; data must be a regular file, since it is read more than once")
-    try:
-        with open(path, encoding="utf-8-sig", newline="\n") as lines:  # no other character ends a line
-            yield from lines
-    except UnicodeDecodeError:
-        raise UserError(
-            f"{path}, line {_first_undecodable_line(path)}: not UTF-8 text; convert the file to UTF-8"
-        ) from None
-
-
-def _first_undecodable_line(path):
-    with open(path, "rb") as lines:  # the decoder reads ahead, so it does not know the line
+    with open(path, "rb") as lines:  # no other character than \n ends a line
         for number, line in enumerate(lines, start=1):
             try:
-                line.decode("utf-8")
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError:
-                return number
+                raise UserError(f"{path}, line {number}: not UTF-8 text; convert the file to UTF-8") from None
+            if text:  # a file may be nothing but a byte order mark
+                yield text
 
 
 class TextSplit:
