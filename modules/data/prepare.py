@@ -102,9 +102,10 @@ def fill(name, paths, folder):
     if kind == ".gz":
         unpack(paths[0], FILES[name], folder)
     elif kind == ".txt":
+        copy = copy_short if name == "ptb_short" else shutil.copyfile
         for path, file in zip(paths, files):
             with replacing(file) as temporary:
-                copy_short(path, temporary) if name == "ptb_short" else shutil.copyfile(path, temporary)
+                copy(path, temporary)
     elif name == "omniglot":
         omniglot.save_tensors(omniglot.from_mat(*paths) if kind == ".mat" else omniglot.from_images(paths), files[0])
     else:

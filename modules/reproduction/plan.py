@@ -59,8 +59,8 @@ class Table:
     optimum: Optimum | None = None  # the best that can be done on these data, where it is known
 
 
-PTB = "--dataset ptb_tiny --train_limit 5000 --iw_nsamples 100"
-OMNIGLOT = "--dataset omniglot_tiny --train_limit 1600 --iw_nsamples 25"
+PTB_TINY = "--dataset ptb_tiny --train_limit 5000 --iw_nsamples 100"
+OMNIGLOT_TINY = "--dataset omniglot_tiny --train_limit 1600 --iw_nsamples 25"
 REMARK = "Data and sizes differ from the published ones: compare the pattern, not the values."
 SMALL = {
     "methods": tuple(method for method in METHODS if method not in STEADY),
@@ -123,9 +123,16 @@ SCALES = {
     "ptb_short": (PTB_SHORT,),
     "ptb": (PTB_WHOLE,),
     "small": (
-        Table("ptb", "Penn Treebank, 5,000 sentences, a small LSTM", TEXT, PTB, "Yahoo", 0.4, cycle=2, **SMALL),
+        Table("ptb", "Penn Treebank, 5,000 sentences, a small LSTM", TEXT, PTB_TINY, "Yahoo", 0.4, cycle=2, **SMALL),
         Table(
-            "omniglot", "Omniglot, 1,600 images, a small PixelCNN", IMAGE, OMNIGLOT, "Omniglot", 0.8, cycle=1, **SMALL
+            "omniglot",
+            "Omniglot, 1,600 images, a small PixelCNN",
+            IMAGE,
+            OMNIGLOT_TINY,
+            "Omniglot",
+            0.8,
+            cycle=1,
+            **SMALL,
         ),
     ),
     "paper": (
