@@ -10,7 +10,7 @@ Statistics go to plot_data/; the training is that of text.py, with the toy recip
 
 import torch
 
-from modules.command import UserError, run_command
+from modules.command import UserError, note, run_command
 from modules.data.corpus import OneBatch, TextSplit, Vocabulary, read_corpus
 from modules.domains.domain import ORDERS, settle
 from modules.domains.text_domain import TEXT
@@ -56,20 +56,22 @@ def main():
 
 
 def observe(s, beginning, device):
-    """What records the first `num_plot` training sentences in the chosen mode.
+    """What records `num_plot` training sentences in the chosen mode: the first ones, or in the single mode the first of
+    one length.
 
     The single mode follows one batch and trains on it alone, in inner and outer steps, as the published figure 3 does.
     """
     _, splits, description = beginning
     vocabulary = Vocabulary(description["vocabulary"])
-    corpus, _ = read_corpus(s.train_data, vocabulary, s.label, s.num_plot, longest=s.max_train_length)
-    if s.plot_mode == "single":
-        splits["train"] = OneBatch(corpus, s.num_plot, splits["train"].num_batches, device)
-    sentences = TextSplit(corpus, s.num_plot, device) if s.plot_mode == "multiple" else splits["train"]
     grid = torch.arange(s.zmin, s.zmax, s.dz, device=device).unsqueeze(1)  # [points, 1]
+    limit = s.num_plot if s.plot_mode == "multiple" else s.train_limit
+    corpus, _ = read_corpus(s.train_data, vocabulary, s.label, limit, longest=s.max_train_length)
     if s.plot_mode == "multiple":
-        return Snapshots(sentences, grid, s.plot_niter, s.record())
-    return Trajectory(sentences, grid, s.record())
+        return Snapshots(TextSplit(corpus, s.num_plot, device), grid, s.plot_niter, s.record())
+    splits["train"] = OneBatch(corpus, s.num_plot, splits["train"].num_batches, device)
+    if splits["train"].size < s.num_plot:
+        note(f"--num_plot {s.num_plot}: follows the {splits['train'].size} that there are of one length")
+    return Trajectory(splits["train"], grid, s.record())
 
 
 def check(s):

@@ -215,6 +215,11 @@ def written(value):
     return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
+def exactly(number):
+    """A number as names and titles have it: every digit, but no ".0" at the end."""
+    return str(number).removesuffix(".0")
+
+
 # ---------------------------------------------------------------- configs
 
 

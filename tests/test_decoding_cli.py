@@ -408,6 +408,7 @@ FROM = ("--decode_from", "m.pt")
         ([*FROM, "--eval"], ["--eval"]),
         ([*FROM, "--eval", "--load_path", "m.pt"], ["--decode_from", "--eval"]),
         ([*FROM, "--encode", "lines.txt", "--load_path", "m.pt"], ["--decode_from", "--encode"]),
+        ([*FROM, "--load_path", "m.pt"], ["--load_path", "--eval or --encode"]),
         (["--encode", "lines.txt"], ["--encode", "--load_path"]),
         (["--encode", "lines.txt", "--load_path", "m.pt", "--eval"], ["--encode", "--eval"]),
         (["--encode", "missing.txt", "--load_path", "m.pt"], ["missing.txt"]),

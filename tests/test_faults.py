@@ -25,7 +25,7 @@ from modules.data.omniglot import save_tensors
 from modules.domains.image_domain import IMAGE
 from modules.domains.text_domain import TEXT
 from modules.evaluation.metrics import MOST_UNITS, importance_weighted_nll
-from modules.evaluation.posterior_space import read_snapshot, snapshot_path
+from modules.evaluation.posterior_space import read_snapshot, read_trajectory, snapshot_path
 from modules.files import CannotWrite
 from modules.generation.points import read_points
 from modules.models.gaussian import log_mixture_density
@@ -94,11 +94,14 @@ def test_published_commands_keep_their_flags(call, workspace, flags):
         (IMAGE, 0.1, "_kls0.1_"),
         (IMAGE, 0.12, "_kls0.12_"),
         (IMAGE, 1e-5, "_kls1e-05_"),
+        (TEXT, 0.9999999, "_kls0.9999999_"),
     ],
 )
 def test_names_of_runs_never_round(domain, start, found):
     """As published where that tells runs apart."""
     assert found in domain.run_id(domain.settings(dataset="d", kl_start=start, seed=1))
+    beta = domain.settings(dataset="d", kl_start=start, seed=1, beta=1 + start / 1e7)
+    assert f"_beta{1 + start / 1e7}_" in domain.run_id(beta)
 
 
 def test_another_run_of_the_same_name_is_told_from_this_one(call, image_workspace):
@@ -301,7 +304,7 @@ def test_json_lines_are_strict(tmp_path):
 
 @pytest.mark.parametrize("aggressive", [0, 1])
 def test_the_single_mode_trains_on_the_plotted_batch_alone(call, workspace, monkeypatch, aggressive):
-    """In inner and outer steps (published figure 3), and each of its iterations."""
+    """In inner and outer steps (published figure 3), and each of its iterations: as many sentences of one length."""
     seen, gradients = [], Algorithm1.gradients
     monkeypatch.setattr(Algorithm1, "gradients", lambda self, x, weight: seen.append(x) or gradients(self, x, weight))
     ran = call(
@@ -323,10 +326,16 @@ def test_the_single_mode_trains_on_the_plotted_batch_alone(call, workspace, monk
         cwd=workspace,
     )
     assert ran.returncode == 0
-    corpus, _ = read_corpus(workspace / "datasets" / "tiny_data" / "tiny.train.txt", limit=7)
-    plotted = OneBatch(corpus, 7, 1).batch(None, 0)
+    path = workspace / "datasets" / "tiny_data" / "tiny.train.txt"
+    _, vocabulary = read_corpus(path)
+    lines = path.read_text().splitlines()
+    length = min(n for n in range(1, 10) if sum(len(line.split()) == n for line in lines) >= 7)
+    expected = [line for line in lines if len(line.split()) == length][:7]
+    assert expected != lines[:7]  # of which no batch could be made
     assert len(seen) > 3 if aggressive else len(seen) == 3
-    assert all(torch.equal(x, plotted) for x in seen)
+    for x in seen:
+        assert [vocabulary.sentence(row[1:-1].tolist()) for row in x] == expected
+    assert read_trajectory(aggressive)["model_mean"].shape[1] == 7
 
 
 def test_lone_validation_batches_let_the_whole_split_end_the_phase(call, workspace):

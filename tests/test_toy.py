@@ -77,6 +77,12 @@ def test_a_large_vocabulary_does_not_overflow():
     assert float(log_sum) == pytest.approx(79.8 + math.log(20_000), rel=1e-5)
 
 
+def test_fewer_sentences_of_one_length_than_asked_for(workspace, call):
+    ran = call(toy.main, *ARGS, "--plot_mode", "single", "--max_iterations", 1, "--num_plot", 40, cwd=workspace)
+    found = read_trajectory(1)["model_mean"].shape[1]
+    assert 1 < found < 40 and f"note: --num_plot 40: follows the {found} that there are of one length" in ran.stderr
+
+
 def test_single_mode(workspace, call, monkeypatch):
     """Half-steps by turns: the encoder's leave the model's mean alone, the decoder's the inference mean."""
     ran = call(toy.main, *ARGS, "--plot_mode", "single", "--max_iterations", 5, cwd=workspace)

@@ -260,11 +260,15 @@ class TextSplit:
 
 
 class OneBatch(TextSplit):
-    """The first batch of some sentences, over and over, as often as another split has batches in an epoch."""
+    """The first of the largest batches of a corpus, over and over, as often as another split has batches in an epoch.
+
+    A batch holds sentences of one length, so it may be of fewer than `batch_size`.
+    """
 
     def __init__(self, corpus, batch_size, num_batches, device="cpu"):
         super().__init__(corpus, batch_size, device)
-        self._batches = self._batches[:1]
+        largest = max(range(self.num_batches), key=lambda i: len(self._batches[i]))
+        self._rows, self._batches = [self._rows[largest]], [self._batches[largest]]
         self.size, self.num_batches = len(self._batches[0]), num_batches
 
     def batch(self, order, i):

@@ -12,6 +12,7 @@ from modules.settings import (
     Group,
     Setting,
     Settings,
+    exactly,
     number,
     one_of,
     path,
@@ -134,7 +135,7 @@ class Domain:
 
     def run_id(self, s):
         """The name of a run's files."""
-        weight = max(f"{s.kl_start:.{self.decimals}f}", f"{s.kl_start:g}", key=len)  # never rounded
+        weight = max(f"{s.kl_start:.{self.decimals}f}", exactly(s.kl_start), key=len)  # never rounded
         parts = {"weight": weight, "methods": methods.tag(s), "departures": departures(self.recipe, s)}
         return self.run_name.format(**vars(s), **parts)
 
@@ -192,29 +193,29 @@ class Domain:
 
 
 def settle(s):
-    """Settle what several settings decide together: seed and learning rate, that what reads --load_path has it, and
-    that --resume and --overwrite come with training alone. Ends the command if they contradict each other."""
+    """Settle what several settings decide together: seed and learning rate, what the command is to do, and what belongs
+    to that. Ends the command if settings contradict each other."""
     s.seed = SEEDS[s.taskid] if s.seed is None else s.seed
     s.lr = RATES[s.optimizer] if s.lr is None else s.lr
     if s.momentum and getattr(s, "optimizer", None) == "adam":
         s.parser.error("--momentum is that of SGD; --optimizer adam has its own")
-    reads = bool(s.eval or getattr(s, "encode", None))
-    generates = getattr(s, "decode_from", None) or getattr(s, "sample_from", None)
-    if reads != bool(s.load_path):
-        s.parser.error(
-            "--eval and --load_path go together" + (", as do --encode and --load_path" if hasattr(s, "encode") else "")
-        )
-    if (s.resume or s.overwrite) and (reads or generates):
+    orders = [name for name in ("decode_from", "sample_from", "eval", "encode") if getattr(s, name, None)]
+    if len(orders) > 1:
+        s.parser.error(f"--{orders[0]} and --{orders[1]} exclude each other")
+    if s.resume and s.overwrite:
+        s.parser.error("--resume and --overwrite exclude each other")
+    if orders and (s.resume or s.overwrite):
         s.parser.error("--resume and --overwrite belong to training, and a saved model is not trained")
+    if (orders[:1] in (["eval"], ["encode"])) != bool(s.load_path):
+        reading = " or ".join(f"--{name}" for name in ("eval", "encode") if hasattr(s, name))
+        s.parser.error(f"--load_path names the model of {reading}; neither goes without the other")
     idle = sorted({"iw_nsamples", "iw_batch"} & s.given)
-    if idle and (generates or getattr(s, "encode", None)):
+    if idle and orders and not s.eval:
         s.parser.error(f"--{idle[0]} is for likelihoods, of which none is estimated here")
-    if processes() > 1 and (generates or reads and not s.eval):
+    if processes() > 1 and orders and not s.eval:
         s.parser.error("generating and encoding are the work of one process; start it without torchrun")
     if processes() > 1 and s.per_example:
         s.parser.error("--per_example is the work of one process; start it without torchrun")
-    if s.resume and s.overwrite:
-        s.parser.error("--resume and --overwrite exclude each other")
     return s
 
 

@@ -60,11 +60,9 @@ def check(s):
     """Refuse flags that need others, or exclude them."""
     if s.momentum:
         s.parser.error("--momentum is that of SGD; images are trained with Adam, which has its own")
-    orders = [name for name in ("sample_from", "eval", "encode") if getattr(s, name)]
     sources = [name for name in ("reconstruct", "interpolate", "z") if getattr(s, name)]
-    for names in (orders, sources):
-        if len(names) > 1:
-            s.parser.error(f"--{names[0]} and --{names[1]} exclude each other")
+    if len(sources) > 1:
+        s.parser.error(f"--{sources[0]} and --{sources[1]} exclude each other")
     if "num_samples" in s.given and sources:
         s.parser.error(f"--num_samples is for images from the prior, not --{sources[0]}")
 

@@ -104,10 +104,6 @@ def check(s):
     if s.num_samples and (s.decode_mean or s.interpolate):
         other = "decode_mean" if s.decode_mean else "interpolate"
         s.parser.error(f"--num_samples and --{other} exclude each other: each line has one z there")
-    if s.eval and s.encode:
-        s.parser.error("--eval and --encode exclude each other")
-    if s.decode_from and (s.load_path or s.encode):
-        s.parser.error("--decode_from excludes --eval, --encode and --load_path")
 
 
 def decode(model, vocabulary, s):

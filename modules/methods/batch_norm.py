@@ -5,7 +5,7 @@ from torch import nn
 
 from modules.command import UserError
 from modules.methods.method import Method
-from modules.settings import Setting, number
+from modules.settings import Setting, exactly, number
 
 EPSILON = 1e-12  # the usual 1e-5 would drown the variance of a text encoder's first means, and let them stay there
 
@@ -49,10 +49,10 @@ class BatchNorm(Method):
     )
 
     def tag(self, s):
-        return f"bn{s.bn_gamma:g}"
+        return f"bn{exactly(s.bn_gamma)}"
 
     def addition(self, s):
-        return f", batch norm {s.bn_gamma:g}"
+        return f", batch norm {exactly(s.bn_gamma)}"
 
     def check(self, s):
         if s.bn_gamma and s.batch_size == 1:

@@ -1,7 +1,7 @@
 """beta-VAE (Higgins et al. 2017): loss = reconstruction + beta * (KL weight) * KL."""
 
 from modules.methods.method import Method
-from modules.settings import MOST, Setting, number
+from modules.settings import MOST, Setting, exactly, number
 
 
 class Beta(Method):
@@ -10,10 +10,10 @@ class Beta(Method):
     settings = (Setting("beta", number(f"[0, {MOST}]"), "multiplies the KL weight; 0: an autoencoder", 1.0),)
 
     def tag(self, s):
-        return f"beta{s.beta:g}"
+        return f"beta{exactly(s.beta)}"
 
     def title(self, s):
-        return "autoencoder" if s.beta == 0 else f"beta-VAE {s.beta:g}"
+        return "autoencoder" if s.beta == 0 else f"beta-VAE {exactly(s.beta)}"
 
     def kl_weight(self, s, iteration, batches_per_epoch):
         return s.beta

@@ -8,7 +8,7 @@ from torch import nn
 
 from modules.command import UserError
 from modules.methods.method import Method
-from modules.settings import Setting, number
+from modules.settings import Setting, exactly, number
 
 MOST_NATS = 8  # that a rate asks of each dimension: posteriors of standard deviation 2e-4
 
@@ -45,15 +45,15 @@ class CommittedRate(Method):
     )
 
     def tag(self, s):
-        return f"rate{s.committed_rate:g}"
+        return f"rate{exactly(s.committed_rate)}"
 
     def addition(self, s):
-        return f", committed rate {s.committed_rate:g}"
+        return f", committed rate {exactly(s.committed_rate)}"
 
     def check(self, s):
         if (s.committed_rate or 0) > MOST_NATS * s.nz:
             raise UserError(
-                f"--committed_rate {s.committed_rate:g}: with nz = {s.nz} at most {MOST_NATS * s.nz}, since "
+                f"--committed_rate {exactly(s.committed_rate)}: with nz = {s.nz} at most {MOST_NATS * s.nz}, since "
                 "float32 cannot tell narrower posteriors apart"
             )
 

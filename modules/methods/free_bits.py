@@ -4,7 +4,7 @@ import torch
 
 from modules.command import UserError
 from modules.methods.method import Method
-from modules.settings import MOST, Setting, number, one_of
+from modules.settings import MOST, Setting, exactly, number, one_of
 
 
 class FreeBits(Method):
@@ -33,10 +33,10 @@ class FreeBits(Method):
         return s.free_bits > 0
 
     def tag(self, s):
-        return f"free{'sum' if s.free_bits_over == 'sum' else ''}{s.free_bits:g}"
+        return f"free{'sum' if s.free_bits_over == 'sum' else ''}{exactly(s.free_bits)}"
 
     def addition(self, s):
-        return f", free bits {s.free_bits:g} {'in all' if s.free_bits_over == 'sum' else 'per dimension'}"
+        return f", free bits {exactly(s.free_bits)} {'in all' if s.free_bits_over == 'sum' else 'per dimension'}"
 
     def check(self, s):
         if s.free_bits and s.beta == 0:

@@ -5,7 +5,7 @@ from torch import nn
 
 from modules.data.corpus import Vocabulary
 from modules.methods.method import Method
-from modules.settings import Setting, number
+from modules.settings import Setting, exactly, number
 
 UNK = Vocabulary().unk  # the same in every vocabulary
 
@@ -40,10 +40,10 @@ class WordDropout(Method):
     )
 
     def tag(self, s):
-        return f"wdrop{s.word_dropout:g}"
+        return f"wdrop{exactly(s.word_dropout)}"
 
     def addition(self, s):
-        return f", word dropout {s.word_dropout:g}"
+        return f", word dropout {exactly(s.word_dropout)}"
 
     def word_noise(self, s):
         return UnreadWords(s.word_dropout)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from modules.settings import exactly
+
 RATES = {"sgd": 1.0, "adam": 1e-3}  # learning rate of each optimiser, unless --lr says otherwise
 
 
@@ -48,8 +50,8 @@ def departures(recipe, s):
     optimiser = _optimiser(recipe, s)
     parts = {
         optimiser: optimiser != recipe.optimiser,
-        f"lr{_exactly(s.lr)}": s.lr not in (None, RATES[optimiser]),
-        f"clip{_exactly(s.clip_norm)}": s.clip_norm != recipe.clip_norm,
+        f"lr{exactly(s.lr)}": s.lr not in (None, RATES[optimiser]),
+        f"clip{exactly(s.clip_norm)}": s.clip_norm != recipe.clip_norm,
     }
     return "".join(f"{part}_" for part, said in parts.items() if said)
 
@@ -57,7 +59,3 @@ def departures(recipe, s):
 def _optimiser(recipe, s):
     """Its name; images have no choice."""
     return getattr(s, "optimizer", recipe.optimiser)
-
-
-def _exactly(number):
-    return str(number).removesuffix(".0")
