@@ -17,9 +17,7 @@ from modules.domains.domain import ORDERS, settle
 from modules.domains.image_domain import IMAGE
 from modules.generation import pictures
 from modules.settings import parse
-from modules.training.distributed import team_for
-from modules.training.records import Printer
-from modules.training.run import prepare_device, read_in, test, train_and_test
+from modules.training.run import prepare_device, train_and_test
 
 
 def main():
@@ -28,12 +26,7 @@ def main():
     torch.manual_seed(s.seed)
     device = prepare_device(s.tf32)
     if s.eval:
-        model, _, s = IMAGE.load(s.load_path, s, device)
-        splits, _ = IMAGE.read(s, device, ("test",))
-        records = Printer(words=False)
-        records.write("data", **read_in(splits))
-        with team_for(model) as team:
-            test(model, splits["test"], s, records, team, s.per_example)
+        IMAGE.evaluate(s, device)
     elif s.sample_from:
         model, _, s = IMAGE.load(s.sample_from, s, device)
         pictures.draw(model, s)

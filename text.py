@@ -17,9 +17,7 @@ from modules.domains.domain import ORDERS, settle
 from modules.domains.text_domain import TEXT
 from modules.generation import sentences
 from modules.settings import parse
-from modules.training.distributed import team_for
-from modules.training.records import Printer
-from modules.training.run import prepare_device, read_in, test, train_and_test
+from modules.training.run import prepare_device, train_and_test
 
 
 def main():
@@ -28,12 +26,7 @@ def main():
     torch.manual_seed(s.seed)
     device = prepare_device(s.tf32)
     if s.eval:
-        model, vocabulary, s = TEXT.load(s.load_path, s, device)
-        splits, _ = TEXT.read(s, device, ("test",), vocabulary)
-        records = Printer(words=True)
-        records.write("data", **read_in(splits, vocabulary.words))
-        with team_for(model) as team:
-            test(model, splits["test"], s, records, team, s.per_example)
+        TEXT.evaluate(s, device)
     elif s.decode_from:
         sentences.decode(*TEXT.load(s.decode_from, s, device, sentences.AS_TRAINED))
     elif s.encode:

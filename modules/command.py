@@ -72,7 +72,7 @@ def note(text):
 def last_words(text):
     """Print why the command ends; of several processes only the one that first has a reason does."""
     if processes() > 1:
-        from modules.training.distributed import has_the_word
+        from modules.distributed import has_the_word
 
         if not has_the_word():
             return

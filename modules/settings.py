@@ -88,17 +88,16 @@ class Settings(SimpleNamespace):
             for name, value in ((name, getattr(self, name)) for name in self.declared)
         }
 
-    def differences(self, saved, passed_over=lambda setting: setting.may_change or setting.kind is path):
-        """[(name, value in the record `saved`, value here)] of what differs; what only one of them knows is left out,
-        and so are files, whose content decides, wherever they lie.
+    def refuse_others(self, saved, complaint, passed_over=lambda setting: setting.may_change or setting.kind is path):
+        """Raise UserError(complaint(name, value in the record `saved`, value here)) of the first setting that differs.
+
+        What only one of them knows is passed over, and so are files, whose content decides, wherever they lie.
         """
         ours = self.record()
-        return [
-            (name, saved[its_name], ours[name])
-            for name, setting in self.declared.items()
-            for its_name in (name, *setting.also)
-            if its_name in saved and saved[its_name] != ours[name] and not passed_over(setting)
-        ]
+        for name, setting in self.declared.items():
+            for its_name in (name, *setting.also):
+                if its_name in saved and saved[its_name] != ours[name] and not passed_over(setting):
+                    raise UserError(complaint(name, saved[its_name], ours[name]))
 
     def need_config(self):
         """Raise UserError if there is no config of the data set."""
@@ -217,7 +216,7 @@ def written(value):
 
 def exactly(number):
     """A number as names and titles have it: every digit, but no ".0" at the end."""
-    return str(number).removesuffix(".0")
+    return str(float(number)).removesuffix(".0")
 
 
 # ---------------------------------------------------------------- configs

@@ -17,15 +17,15 @@ import torch
 import torch.distributed as dist
 
 import text
+from modules.checkpoint import load_checkpoint
 from modules.command import Interrupted, run_command
 from modules.data.corpus import TextSplit, read_corpus
 from modules.data.images import ImageSplit, TrainingImages
+from modules.distributed import team_for
 from modules.domains import image_domain, text_domain
 from modules.evaluation import metrics
 from modules.models.layers.shared_batch_norm import share_batch_norm
 from modules.training import loop
-from modules.training.checkpoint import load_checkpoint
-from modules.training.distributed import team_for
 from modules.training.loop import Trainer
 from modules.training.recipe import IMAGE, TEXT
 from tests.conftest import images

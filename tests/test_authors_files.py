@@ -9,11 +9,11 @@ import torch
 
 import image
 import text
+from modules.checkpoint import save_checkpoint
 from modules.data.corpus import Vocabulary
 from modules.domains.image_domain import IMAGE
 from modules.domains.text_domain import TEXT
 from modules.settings import parse
-from modules.training.checkpoint import save_checkpoint
 from tests.conftest import make_workspace
 
 WORDS, NZ, NI, NH = 6 + 4, 2, 6, 8  # of the tiny data set: six words and the special ones

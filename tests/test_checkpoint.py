@@ -7,10 +7,9 @@ import pickle
 import pytest
 import torch
 
-from modules import files
+from modules import checkpoint, files
+from modules.checkpoint import load_checkpoint, save_checkpoint
 from modules.command import UserError
-from modules.training import checkpoint
-from modules.training.checkpoint import load_checkpoint, save_checkpoint
 from modules.training.records import Records
 
 CONTENT = {

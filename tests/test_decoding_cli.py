@@ -11,12 +11,12 @@ import pytest
 import torch
 
 import text
+from modules.checkpoint import load_checkpoint, save_checkpoint
 from modules.data.corpus import Vocabulary
 from modules.domains.text_domain import TEXT, build_vae
 from modules.generation import reconstruction
 from modules.generation import search as generation
 from modules.generation import sentences as decoding
-from modules.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.conftest import make_workspace, run_script
 
 LINES = ["red green", "", "never seen words", "one", "blue red blue green red red red", "  ", "two two three\r", "one"]

@@ -13,11 +13,11 @@ from filelock import FileLock
 
 import text
 from modules import methods
+from modules.checkpoint import load_checkpoint
 from modules.command import UserError
+from modules.distributed import Team
 from modules.domains.text_domain import TEXT
 from modules.models.layers.precision import bf16_is_slow
-from modules.training.checkpoint import load_checkpoint
-from modules.training.distributed import Team
 from tests.conftest import ROOT, assert_refused, environment
 from tests.team_scenarios import SCENARIOS, TEAMS, TEXTS, train
 

@@ -12,11 +12,11 @@ from PIL import Image
 
 import image
 import text
+from modules.checkpoint import load_checkpoint, save_checkpoint
 from modules.data.images import ImageSplit
 from modules.domains.image_domain import IMAGE, build_vae
 from modules.evaluation import metrics
 from modules.models.gaussian import interpolate
-from modules.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.conftest import (
     NUMBER,
     TINY_IMAGES_CONFIG,

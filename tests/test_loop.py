@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal
 
+from modules.checkpoint import load_checkpoint
 from modules.command import UserError
 from modules.data.corpus import TextSplit, read_corpus
 from modules.domains.text_domain import TEXT, build_vae
@@ -17,7 +18,6 @@ from modules.models.encoders.gaussian_encoder import GaussianEncoder
 from modules.models.gaussian import reparameterize
 from modules.models.vae import VAE
 from modules.training import algorithm, loop
-from modules.training.checkpoint import load_checkpoint
 from modules.training.loop import Trainer
 from modules.training.recipe import IMAGE
 from modules.training.recipe import TEXT as TEXT_RECIPE

@@ -6,12 +6,12 @@ import torch
 import image
 import text
 import toy
+from modules.checkpoint import load_checkpoint
 from modules.domains.image_domain import IMAGE
 from modules.domains.text_domain import TEXT
 from modules.methods import semi_amortised
 from modules.methods.committed_rate import BoundedVariance
 from modules.methods.semi_amortised import SemiAmortisedVAE
-from modules.training.checkpoint import load_checkpoint
 from tests.conftest import assert_refused, events, logged, make_image_workspace, make_workspace
 from tests.test_resume import ARGS as ARGS_TO_RESUME
 from tests.test_resume import json_events

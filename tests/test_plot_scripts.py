@@ -113,10 +113,12 @@ def test_settings_of_no_run(run, tmp_path, script, change):
     assert_refused(run(script, "run.jsonl"), "run.jsonl: the settings")
 
 
-@pytest.mark.parametrize("path", [".", "..", "/", "none.jsonl", "none.log"])
+@pytest.mark.parametrize(
+    "path, what", [(".", "a folder"), ("..", "a folder"), ("none.jsonl", "no such log"), ("none.log", "no such log")]
+)
 @pytest.mark.parametrize("script", LOG_SCRIPTS)
-def test_no_log(run, script, path):
-    assert_refused(run(script, path), "no such log")
+def test_no_log(run, script, path, what):
+    assert_refused(run(script, path), what)
 
 
 @pytest.mark.parametrize("command", STATISTICS)

@@ -129,7 +129,7 @@ def test_all_from_a_folder(run, mirror, root, capsys):
     assert all(torch.equal(a, b) for a, b in zip(loaded, make_tensors()))
     assert names(root) == sorted(f"{name}_data" for name in preparation.NAMES)
     out = capsys.readouterr().out
-    assert "yahoo: ready, datasets/yahoo_data (2 / 1 / 1 lines, published: 100,000 / 10,000 / 10,000, made from" in out
+    assert "yahoo: ready, datasets/yahoo_data (2 / 1 / 1 lines, expected: 100,000 / 10,000 / 10,000, made from" in out
     assert "images, made from omniglot_data.tar.gz" in out
 
 

@@ -8,12 +8,12 @@ import torch
 import image
 import text
 import toy
+from modules.checkpoint import load_checkpoint, save_checkpoint
 from modules.domains.domain import ORDERS, settle
 from modules.domains.image_domain import IMAGE
 from modules.domains.text_domain import TEXT
 from modules.settings import parse
 from modules.training import recipe
-from modules.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.conftest import assert_refused, events, make_workspace
 from tests.test_resume import log_lines
 

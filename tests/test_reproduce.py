@@ -172,7 +172,7 @@ def test_a_summary_is_of_the_end_of_the_log():
     run = planned("aggressive", table=SMALL[0])
     made_up = made_up_events(run, nll=9.5)
     made_up[-3]["encoder_steps"], made_up[-3]["mi_agg"] = 90, 1.6
-    expected = dict(zip(SUMMARY, (9.5, 7.0, 2.0, 1.5, 1.75, 2, 2, 1, 3600.0, None, 90, 1.6, 1.6)))
+    expected = dict(zip(SUMMARY, (9.5, 7.0, 2.0, 1.5, 1.75, 2, 2, 1, 3600.0, 90, 1.6, 1.6)))
     assert summarise(made_up) == expected
     resumed = [*made_up, {**made_up[4], "epoch": 2, "seconds": 4000.0}]  # with more epochs
     assert summarise(resumed) == {**expected, **dict.fromkeys(SUMMARY[:6]), "epochs": 3, "seconds": 4000.0}

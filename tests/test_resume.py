@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock
 
 import text
-from modules.training.checkpoint import load_checkpoint
+from modules.checkpoint import load_checkpoint
 from modules.training.recipe import IMAGE, TEXT
 from tests.conftest import TINY_CONFIG, logged, make_image_workspace, make_workspace, run_script, start_script
 

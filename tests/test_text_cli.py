@@ -12,6 +12,7 @@ import torch
 
 import text
 from modules import settings
+from modules.checkpoint import load_checkpoint, save_checkpoint
 from modules.domains.domain import ORDERS, settle
 from modules.domains.text_domain import TEXT
 from modules.evaluation import metrics
@@ -19,7 +20,6 @@ from modules.generation import sentences
 from modules.models.layers.precision import allow_tf32
 from modules.models.vae import VAE
 from modules.training.algorithm import Algorithm1
-from modules.training.checkpoint import load_checkpoint, save_checkpoint
 from modules.training.run import prepare_device
 from tests.conftest import (
     NUMBER,

@@ -159,9 +159,9 @@ def test_a_bad_byte_in_a_pipe_is_named_with_its_line(tmp_path):
     writer.join()
 
 
-@pytest.mark.parametrize("name", ["missing.txt", "."], ids=["missing", "folder"])
-def test_no_such_file(tmp_path, name):
-    with pytest.raises(UserError, match="no such file"):
+@pytest.mark.parametrize("name, what", [("missing.txt", "no such file"), (".", "a folder")])
+def test_no_such_file(tmp_path, name, what):
+    with pytest.raises(UserError, match=what):
         read_corpus(tmp_path / name)
 
 

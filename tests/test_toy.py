@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.integrate
 import torch
-from conftest import ROOT
+from conftest import ROOT, assert_refused
 
 import toy
 from modules.evaluation import metrics, posterior_space
@@ -115,6 +115,7 @@ def test_single_mode(workspace, call, monkeypatch):
         ran = call(plot_script(script).main, *args, cwd=workspace)
         assert ran.returncode == 0, ran.stderr
         assert (workspace / ran.stdout.split()[-1]).stat().st_size > 1000
+    assert_refused(call(plot_script("plot_single").main, "--steps", 3, 2, cwd=workspace), "the first comes after")
     ran = call(plot_script("plot_single").main, "--steps", 11, 19, cwd=workspace)
     assert ran.returncode == 2 and "0 to 7" in ran.stderr
 

@@ -7,10 +7,10 @@ import torch
 
 import image
 import text
+from modules.checkpoint import load_checkpoint
 from modules.domains.text_domain import TEXT, build_vae
 from modules.methods import method_name
 from modules.methods.word_dropout import UnreadWords
-from modules.training.checkpoint import load_checkpoint
 from tests.conftest import assert_refused
 
 SIZES = {"nz": 2, "ni": 5, "enc_nh": 6, "dec_nh": 7, "dec_dropout_in": 0.0, "dec_dropout_out": 0.0, "batch_size": 4}

@@ -179,8 +179,10 @@ def text_lines(
 
     `advice` is added to what is said of a missing file; without `regular` it may be a pipe, which is read once.
     """
-    if not Path(path).exists() or Path(path).is_dir():
+    if not Path(path).exists():
         raise UserError(f"{path}: no such file{advice}")
+    if Path(path).is_dir():
+        raise UserError(f"{path}: a folder; a file in it is needed")
     if regular and not Path(path).is_file():
         raise UserError(f"{path}: a pipe or a device; data must be a regular file, since it is read more than once")
     with open(path, "rb") as lines:  # no other character than \n ends a line

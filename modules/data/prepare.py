@@ -26,7 +26,7 @@ WAYS = {  # data set: what it can be made from, in the order in which that is tr
     "ptb_short": [PTB],
 }
 NAMES = tuple(WAYS)
-TEXT_SETS = {  # the files for train, valid and test, their published numbers of lines, the pattern of a line, in words
+TEXT_SETS = {  # the files for train, valid and test, their numbers of lines, the pattern of a line, in words
     "synthetic": ("synthetic_{}.txt", (16_000, 2_000, 2_000), r"^\s*\d+(\s+\d+)*\s*$", "a row of integers"),
     "yahoo": ("yahoo.{}.txt", (100_000, 10_000, 10_000), "", "a sentence"),
     "yelp": ("yelp.{}.txt", (100_000, 10_000, 10_000), "\t", "a label, a tab and a text"),
@@ -124,12 +124,12 @@ def check(name, folder):
     """The sizes of the data set in `folder`, as text. Raises UserError, naming the file, if it is not complete."""
     if name == "omniglot":
         return " / ".join(f"{len(images):,}" for images in omniglot.load_tensors(folder / "omniglot.pt")) + " images"
-    _, published, *line = TEXT_SETS[name]
+    _, expected, *line = TEXT_SETS[name]
     splits = [read_text(folder / file, *line) for file in FILES[name]]
     if splits[1] == splits[2]:
         raise UserError(f"{FILES[name][1]} and {FILES[name][2]} are the same; fetch the data set again")
-    sizes, published = (" / ".join(f"{number:,}" for number in n) for n in (map(len, splits), published))
-    return f"{sizes} lines" + (f", published: {published}" if sizes != published else "")
+    sizes, expected = (" / ".join(f"{number:,}" for number in n) for n in (map(len, splits), expected))
+    return f"{sizes} lines" + (f", expected: {expected}" if sizes != expected else "")
 
 
 def read_text(path, pattern, line_is):

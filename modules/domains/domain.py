@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from modules import methods
+from modules.checkpoint import load_model_file, load_weights
 from modules.command import UserError, processes
 from modules.data.corpus import Vocabulary
+from modules.distributed import team_for
 from modules.models.layers.precision import PRECISIONS
 from modules.settings import (
     MOST,
@@ -22,8 +24,9 @@ from modules.settings import (
     whole,
     yes_no,
 )
-from modules.training.checkpoint import load_model_file, load_weights
 from modules.training.recipe import RATES, Recipe, departures
+from modules.training.records import Printer
+from modules.training.run import read_in, test
 from modules.training.scalars import summary_writer
 
 SEEDS = (783435, 101, 202, 303, 404, 505, 606, 707, 808, 909)  # --taskid picks one
@@ -190,6 +193,15 @@ class Domain:
         model = self.build(s, vocabulary, path)
         load_weights(model, content["model"], path)
         return model.to(device).eval(), vocabulary, s
+
+    def evaluate(self, s, device):
+        """Print what the model of --load_path comes to on the test split, as at the end of a run."""
+        model, vocabulary, s = self.load(s.load_path, s, device)
+        splits, _ = self.read(s, device, ("test",), vocabulary)
+        records = Printer(words=self.has_words)
+        records.write("data", **read_in(splits, vocabulary and vocabulary.words))
+        with team_for(model) as team:
+            test(model, splits["test"], s, records, team, s.per_example)
 
 
 def settle(s):

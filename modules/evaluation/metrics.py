@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
+from modules.distributed import Team
 from modules.models.gaussian import (
     kl_to_standard_normal,
     largest_square,
@@ -18,7 +19,6 @@ from modules.models.gaussian import (
     reparameterize,
 )
 from modules.models.layers.precision import full_float32
-from modules.training.distributed import Team
 
 MOST_UNITS = 2**18  # words that a decoder evaluates at once, at most
 ACTIVE_VARIANCE = 0.01  # a dimension is active if its posterior mean varies at least this much (Burda et al. 2016)

@@ -21,7 +21,7 @@ def read_points(path, nz):
     Raises UserError, naming the file, unless there is a point and all are finite and have nz dimensions.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file; {FORMAT}")
+        raise UserError(f"{path}: {'not a file' if path.exists() else 'no such file'}; {FORMAT}")
     try:
         arrays = np.load(path, allow_pickle=False)
         if isinstance(arrays, np.ndarray):

@@ -1,9 +1,9 @@
 """Starting with the encoder of a saved model, such as an autoencoder (Li et al. 2019)."""
 
+from modules.checkpoint import load_model_file, load_weights
 from modules.command import UserError
 from modules.methods.method import Method
 from modules.settings import Setting, path
-from modules.training.checkpoint import load_model_file, load_weights
 
 
 class EncoderInitialisation(Method):

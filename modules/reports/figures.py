@@ -74,6 +74,8 @@ def read_path(aggressive, point, steps=None):
     trajectory = read_trajectory(aggressive)
     iterations, count = trajectory["iteration"], trajectory["model_mean"].shape[1]
     first, last = steps or (iterations.min(), iterations.max())
+    if first > last:
+        raise UserError(f"steps {first} to {last}: the first comes after the last; turn them round")
     chosen = np.flatnonzero((iterations >= first) & (iterations <= last))
     if len(chosen) == 0 or iterations.max() < last:
         raise UserError(f"steps {first} to {last}: the statistics hold steps {iterations.min()} to {iterations.max()}")

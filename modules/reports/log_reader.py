@@ -9,13 +9,13 @@ from modules.command import UserError
 COLUMNS = ("epoch", "kl", "mi", "kl_agg")
 TESTED = ("kl", "mi", "mi_agg", "active_units")
 MI_OF_EPOCHS = ("last_mi_agg", "least_mi_agg")
-SUMMARY = ("nll", "ppl", *TESTED, "epochs", "aggressive_epochs", "seconds", "gap", "encoder_steps", *MI_OF_EPOCHS)
+SUMMARY = ("nll", "ppl", *TESTED, "epochs", "aggressive_epochs", "seconds", "encoder_steps", *MI_OF_EPOCHS)
 NEEDED = {
     "report": {"epoch", "iteration", "kl", "mi"},
     "val": {"epoch", "kl", "mi"},
     "aggressive phase ends": {"epoch"},
 }
-NUMBERS = {*COLUMNS, *TESTED, "iteration", "nll", "ppl", "seconds", "gap", "encoder_steps"}  # of events that have them
+NUMBERS = {*COLUMNS, *TESTED, "iteration", "nll", "ppl", "seconds", "encoder_steps"}  # of events that have them
 BOUND = 1e300  # of numbers; no NaN is below it, and what is can still be drawn
 FIGURE = r"(-?(?:\d+\.?\d*|nan|inf))"
 LAST_FIGURE = r"(-?(?:\d+\.\d{4}|nan|inf))"  # of its line: all four decimals, or it was cut short
@@ -84,7 +84,7 @@ def summarise(events):
     The test figures (nats; ppl a word) are those of the best model, None until it has been tested at the end of
     training; `epochs` that are done, those of them that were aggressive, and `seconds` of training, `encoder_steps`
     (encoder-only ones) and validation MI (`last_mi_agg`) as of the last; `least_mi_agg` is the least after the first
-    epoch (of a single epoch its own). `gap` is how far above the optimum that nll is, None where that is not known.
+    epoch (of a single epoch its own).
     """
     summary = {**dict.fromkeys(SUMMARY), "epochs": 0, "aggressive_epochs": 0}
     for event in events:
@@ -92,10 +92,8 @@ def summarise(events):
             summary.update(nll=event.get("nll"), ppl=event.get("ppl"))
         elif event["event"] == "test" and event.get("final"):
             summary.update({name: event.get(name) for name in TESTED})
-        elif event["event"] == "optimum":
-            summary.update(gap=event.get("gap"))
         elif event["event"] in ("report", "val"):
-            summary.update(dict.fromkeys(("nll", "ppl", "gap", *TESTED)))  # what was tested before is no longer the end
+            summary.update(dict.fromkeys(("nll", "ppl", *TESTED)))  # what was tested before is no longer the end
         if event["event"] == "val":
             summary.update(epochs=event["epoch"] + 1, last_mi_agg=event.get("mi_agg"))
             summary.update({name: event.get(name) for name in ("seconds", "encoder_steps")})
@@ -123,11 +121,11 @@ def _text_events(path):
 
 
 def _read_text(path):
-    if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
-        raise UserError(f"{path}: a pipe or a device; give the .log or .jsonl file of a run")
+    if Path(path).exists() and not Path(path).is_file():
+        raise UserError(f"{path}: a folder, a pipe or a device; give the .log or .jsonl file of a run")
     try:
         return Path(path).read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError):
+    except FileNotFoundError:
         raise UserError(f"{path}: no such log") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text; give the .log or .jsonl file of a run") from None

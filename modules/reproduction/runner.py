@@ -51,9 +51,12 @@ def check_as_planned(run, log, events, figures_depend_on):
     places of files, and what may change on a resume without a change of figures."""
     made = next((event for event in reversed(events) if event["event"] in ("run", "resume")), {})
     free = {key for key, one in run.s.declared.items() if one.may_change or one.kind is path} - figures_depend_on
-    for name, value, ours in run.s.differences(saved_settings(made), lambda one: one.name in free):
-        mend = f"move the log, {run.model} and {run.state} to another place, or change the plan"
-        raise UserError(f"{log}: made with --{name} {value}, but the plan says {ours}; {mend}")
+    mend = f"move the log, {run.model} and {run.state} to another place, or change the plan"
+    run.s.refuse_others(
+        saved_settings(made),
+        lambda name, value, ours: f"{log}: made with --{name} {value}, but the plan says {ours}; {mend}",
+        lambda one: one.name in free,
+    )
 
 
 def last_line(file):

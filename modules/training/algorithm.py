@@ -11,7 +11,7 @@ import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from modules import methods
-from modules.training.distributed import Team
+from modules.distributed import Team
 
 
 class Algorithm1:

@@ -13,11 +13,11 @@ import torch
 from tqdm import tqdm
 
 from modules import methods
+from modules.checkpoint import load_checkpoint, require_kind, save_checkpoint
 from modules.command import Interrupted, UserError
+from modules.distributed import Team
 from modules.evaluation import metrics
 from modules.training.algorithm import Algorithm1
-from modules.training.checkpoint import load_checkpoint, require_kind, save_checkpoint
-from modules.training.distributed import Team
 from modules.training.schedules import AggressivePhase, LearningRateDecay
 
 REPORTS_PER_EPOCH = 10  # while aggressive and in the first epoch, when collapse happens
@@ -189,17 +189,15 @@ class Trainer:
         was_aggressive, mi = p.phase.active, val.mi_agg if self.lone_batches else val.mi
         self._check_finite(val.loss + val.mi + val.mi_agg)
         if was_aggressive:
-            self.records.say(f"pre mi:{p.phase.best:.4f}. cur mi:{round(mi, 4) + 0.0:.4f}")
+            self.records.write("aggressive phase", epoch=p.epoch, best=p.phase.best, mi=mi)
             if not p.phase.update(mi):
                 self.records.write("aggressive phase ends", epoch=p.epoch)
-        weight = self.kl_weight(p.iteration - 1)
-        self.records.say(f"kl weight {weight:.4f}")
         self.records.write(
             "val",
             **val.as_dict(),
             epoch=p.epoch,
             iteration=p.iteration,
-            kl_weight=weight,
+            kl_weight=self.kl_weight(p.iteration - 1),
             lr=p.decay.lr,
             aggressive=was_aggressive,
             encoder_steps=p.encoder_steps,

@@ -48,12 +48,10 @@ def adjusted(recipe, s):
 def departures(recipe, s):
     """The part of a run's name that tells where its settings leave the recipe, unrounded: "" where they do not."""
     optimiser = _optimiser(recipe, s)
-    parts = {
-        optimiser: optimiser != recipe.optimiser,
-        f"lr{exactly(s.lr)}": s.lr not in (None, RATES[optimiser]),
-        f"clip{exactly(s.clip_norm)}": s.clip_norm != recipe.clip_norm,
-    }
-    return "".join(f"{part}_" for part, said in parts.items() if said)
+    parts = [optimiser] if optimiser != recipe.optimiser else []
+    parts += [f"lr{exactly(s.lr)}"] if s.lr not in (None, RATES[optimiser]) else []
+    parts += [f"clip{exactly(s.clip_norm)}"] if s.clip_norm != recipe.clip_norm else []
+    return "".join(f"{part}_" for part in parts)
 
 
 def _optimiser(recipe, s):

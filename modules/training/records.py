@@ -27,8 +27,9 @@ FIGURES = (
 LINES = {  # what people and notebooks read of an event, made of the event
     "report": "epoch: {epoch}, iter: {iteration}, avg_loss: {loss:.4f}, kl: {kl:.4f}, mi: {mi:.4f}, "
     "recon: {reconstruction:.4f},au {active_units}, time elapsed {seconds:.2f}s",
+    "aggressive phase": "pre mi:{best:.4f}. cur mi:{mi:.4f}",
     "aggressive phase ends": "STOP BURNING",
-    "val": FIGURES,
+    "val": "kl weight {kl_weight:.4f}\n" + FIGURES,
     "test": FIGURES,
     "best": "update best loss",
     "decay": "new lr: {lr:f}",

@@ -12,14 +12,14 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from modules import methods
+from modules.checkpoint import load_checkpoint
 from modules.command import Interrupted, UserError, note
+from modules.distributed import Team, team_for
 from modules.evaluation import metrics, optimum
 from modules.evaluation.examples import Examples
 from modules.files import clear_leftovers, replacing
 from modules.models.layers.precision import allow_tf32, bf16_is_slow
 from modules.settings import saved_settings
-from modules.training.checkpoint import load_checkpoint
-from modules.training.distributed import Team, team_for
 from modules.training.loop import Observer, Trainer, state_path
 from modules.training.memory import keep_freed_memory
 from modules.training.recipe import adjusted
@@ -214,10 +214,12 @@ def _saved_state(best, description, s):
     saved = load_checkpoint(path, description["domain"])
     if not {"model", "training", "args"} <= saved.keys():
         raise UserError(f"{path}: a model, but not the state of a run to go on with; start again with --overwrite")
-    for name, its_own, ours in s.differences(saved_settings(saved)):
-        raise UserError(
+    s.refuse_others(
+        saved_settings(saved),
+        lambda name, its_own, ours: (
             f"{path}: the run was started with {name} = {its_own}, not {ours}; resume it with what it was started with"
-        )
+        ),
+    )
     if any(saved[name] != description.get(name) for name in ("data", "vocabulary") if name in saved):
         raise UserError(
             f"{path}: the data have changed since this run was started; put the old ones back, or start "
@@ -230,11 +232,13 @@ def _refuse(path, state, log, s):
     """Raise the UserError for a run whose name is taken, by the file `path` among others."""
     if s.resume:
         raise UserError(f"{state}: the state to go on from is missing; put it back, or start again with --overwrite")
-    for name, its_own, ours in s.differences(_record_of(log)):
-        raise UserError(
+    s.refuse_others(
+        _record_of(log),
+        lambda name, its_own, ours: (
             f"{path}: a run of this name was made with {name} = {its_own}, this one has {ours}; "
             "--jobid N gives this one another name"
-        )
+        ),
+    )
     goes_on = "--resume goes on with it, " if state.exists() else ""
     raise UserError(
         f"{path}: this run has been made before; {goes_on}--overwrite starts it again, "
@@ -252,10 +256,12 @@ def _make_room(run_id, observer, s):
     if there and not s.overwrite and (best.exists() or _has_trained(log)):
         _refuse(there[0], state_path(best), log, s)
     for path, saved in statistics.items():
-        for name, its_own, ours in s.differences(saved):
-            raise UserError(
+        s.refuse_others(
+            saved,
+            lambda name, its_own, ours, path=path: (
                 f"{path}: statistics of a run with {name} = {its_own}, not {ours}; move them to another place first"
-            )
+            ),
+        )
         if not s.overwrite:
             raise UserError(
                 f"{path}: statistics of an earlier run; --overwrite replaces them, or move them to another place first"

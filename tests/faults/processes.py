@@ -21,8 +21,8 @@ import prepare_data
 import reproduce
 import text
 import toy
+from modules.checkpoint import load_checkpoint
 from modules.command import run_command
-from modules.training.checkpoint import load_checkpoint
 from tests.conftest import Outcome
 
 SCRIPTS = {

@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 class SharedBatchNorm(_BatchNorm):
     """`norm`, its parameters and running statistics, with the statistics of the whole batch in training.
 
-    `team` (`modules.training.distributed.Team`) adds up over the processes, and knows how many rows the whole batch has
+    `team` (`modules.distributed.Team`) adds up over the processes, and knows how many rows the whole batch has
     and whether those here count. A batch of one number for each channel is normalised by the running statistics.
     """
 

@@ -1,0 +1,29 @@
+"""What CONTRIBUTING.md says of the layout: nothing imports what stands above it, not even inside a function."""
+
+import ast
+
+from tests.conftest import ROOT
+
+LAYERS = [
+    *("command", "files", "settings", "checkpoint", "models", "data", "distributed", "methods"),
+    *("evaluation", "reports", "training", "domains", "generation", "reproduction"),
+]
+EXCEPTIONS = {("command", "distributed")}  # the last words of a process, which may be one of a team
+
+
+def imports(path):
+    """What a file of `modules/` imports from it: names of the files or folders in there."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "modules":
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module.startswith("modules."):
+            yield node.module.split(".")[1]
+
+
+def test_every_layer_imports_from_below():
+    found = set()
+    for path in (ROOT / "modules").rglob("*.py"):
+        ours = path.relative_to(ROOT / "modules").with_suffix("").parts[0]
+        found |= {(ours, other) for other in imports(path) if other != ours}
+    upward = {(ours, other) for ours, other in found if LAYERS.index(other) >= LAYERS.index(ours)}
+    assert upward == EXCEPTIONS and ("training", "methods") in found
