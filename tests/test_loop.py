@@ -249,16 +249,16 @@ def test_without_aggression_each_iteration_is_one_joint_step(make_trainer, watch
     assert "STOP BURNING" not in trainer.records.lines
 
 
-def script(monkeypatch, trainer, losses, mi=None):
-    """Let the validations of a run find these losses and mutual informations, epoch by epoch."""
-    losses, mi = iter(losses), iter(mi or [1.0] * len(losses))
+def script_validation(monkeypatch, trainer, reconstructions, mi=None, kl=None):
+    """Let the validations of a run find these figures, epoch by epoch; losses are the reconstructions where no kl is."""
+    figures = iter(zip(reconstructions, mi or [1.0] * len(reconstructions), kl or [0.0] * len(reconstructions)))
 
     def evaluate(model, split, seed, team=None):
-        loss, information = (next(losses), next(mi)) if split is trainer.splits["val"] else (9.9, 9.9)
+        found, information, rate = next(figures) if split is trainer.splits["val"] else (9.9, 9.9, 9.9)
         return metrics.Metrics(
-            loss=loss,
-            reconstruction=loss,
-            kl=0.0,
+            loss=found + rate,
+            reconstruction=found,
+            kl=rate,
             mi=information,
             mi_agg=0.0,
             kl_agg=0.0,
@@ -273,7 +273,7 @@ def script(monkeypatch, trainer, losses, mi=None):
 def test_after_the_aggressive_phase_training_is_joint(make_trainer, watched_inner_loop, monkeypatch):
     trainer = make_trainer(epochs=5)
     seen = watched_inner_loop(trainer)
-    script(monkeypatch, trainer, [5.0, 4.9, 4.8, 4.7, 4.6], [0.5, 0.6, 0.1, 0.2, 0.1])
+    script_validation(monkeypatch, trainer, [5.0, 4.9, 4.8, 4.7, 4.6], [0.5, 0.6, 0.1, 0.2, 0.1])
     trainer.fit()
     assert len(seen) == 3 * trainer.splits["train"].num_batches
     assert [line for line in trainer.records.lines if line.startswith(("pre mi", "STOP"))] == [
@@ -310,7 +310,7 @@ def test_the_loss_is_reported_at_weight_one_and_trained_at_the_kl_weight(make_tr
 def test_at_a_decay_the_best_weights_return_with_fresh_optimisers(make_trainer, monkeypatch, optimiser):
     recipe = replace(FEW_STEPS, optimiser=optimiser, lr=0.01, decay_patience=2, decay_from_epoch=0, max_decays=1)
     trainer = make_trainer(recipe, aggressive=False, epochs=99, momentum=0.9)
-    script(monkeypatch, trainer, [5.0, 4.0, 4.1, 4.2])
+    script_validation(monkeypatch, trainer, [5.0, 4.0, 4.1, 4.2])
     trainer.fit()
     assert [(e["epoch"], e["lr"]) for e in trainer.records.named("decay")] == [(3, 0.005)]
     assert "new lr: 0.005000" in trainer.records.lines
@@ -342,7 +342,7 @@ def test_optimisers_have_state_between_decays(make_trainer):
 def test_training_ends_at_the_last_decay(make_trainer, monkeypatch):
     recipe = replace(FEW_STEPS, decay_patience=1, decay_from_epoch=0, max_decays=3)
     trainer = make_trainer(recipe, aggressive=False, epochs=99)
-    script(monkeypatch, trainer, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    script_validation(monkeypatch, trainer, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     trainer.fit()
     assert [e["epoch"] for e in trainer.records.named("decay")] == [1, 2, 3]
     assert trainer.progress.epoch == 4 and trainer.progress.decay.lr == 0.125
@@ -366,7 +366,7 @@ def test_each_epoch_takes_every_batch_once_in_a_new_order(make_trainer, monkeypa
 
 def test_a_validation_loss_that_is_no_number_ends_the_run(make_trainer, monkeypatch):
     trainer = make_trainer(aggressive=False)
-    script(monkeypatch, trainer, [5.0, math.nan])
+    script_validation(monkeypatch, trainer, [5.0, math.nan])
     with pytest.raises(UserError, match="diverged.*nan in epoch 1"):
         trainer.fit()
     assert load_checkpoint(trainer.model_path, "text")["epoch"] == 0

@@ -19,7 +19,7 @@ from modules.methods.committed_rate import BoundedVariance
 from modules.models.gaussian import kl_to_standard_normal
 from modules.training.loop import Trainer
 from modules.training.recipe import TEXT as RECIPE
-from tests.test_loop import ListRecords, make_trainer, text_data
+from tests.test_loop import ListRecords, make_trainer, script_validation, text_data
 
 TEXT_CONFIG = {
     "nz": 3,
@@ -73,31 +73,10 @@ def test_beta_multiplies_the_annealed_weight(make_trainer):
         assert event["loss"] == pytest.approx(event["reconstruction"] + event["kl"])  # reported at weight 1
 
 
-def scripted(monkeypatch, trainer, reconstructions, kls):
-    """Make validation find these figures, epoch by epoch."""
-    figures = iter(zip(reconstructions, kls))
-
-    def evaluate(model, split, seed, team=None):
-        reconstruction, kl = next(figures) if split is trainer.splits["val"] else (9.0, 9.0)
-        return metrics.Metrics(
-            loss=reconstruction + kl,
-            reconstruction=reconstruction,
-            kl=kl,
-            mi=0.0,
-            mi_agg=0.0,
-            kl_agg=0.0,
-            active_units=1,
-            units=10,
-            size=2,
-        )
-
-    monkeypatch.setattr("modules.training.loop.metrics.evaluate", evaluate)
-
-
 @pytest.mark.parametrize("beta, best", [(0.0, [0, 1, 3]), (0.4, [0, 2])])
 def test_of_an_autoencoder_the_reconstruction_decides_what_is_best(make_trainer, monkeypatch, beta, best):
     trainer = make_trainer(aggressive=False, epochs=4, beta=beta)
-    scripted(monkeypatch, trainer, [5.0, 4.0, 4.5, 3.0], [1.0, 9.0, 1.0, 30.0])
+    script_validation(monkeypatch, trainer, [5.0, 4.0, 4.5, 3.0], kl=[1.0, 9.0, 1.0, 30.0])
     trainer.fit()
     assert [e["epoch"] for e in trainer.records.named("best")] == best
 

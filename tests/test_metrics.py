@@ -392,20 +392,30 @@ def test_evaluation_is_a_slow_sentence_by_sentence_calculation(model, split):
     draws = torch.cat([z for _, _, z in posteriors(model, split, seed=5)])
     sentences = [sentence for batch in split for sentence in batch]
     reconstruction = kl = words = 0.0
-    means = []
+    means, q = [], []
     with torch.no_grad():
         model.double()
         for sentence, z in zip(sentences, draws.double(), strict=True):
             mean, logvar = model.encoder(sentence.unsqueeze(0))
             means.append(mean[0].numpy())
             reconstruction += model.decoder.reconstruction(sentence.unsqueeze(0), z.view(1, 1, -1)).item()
-            q = Normal(mean, (0.5 * logvar).exp())
-            kl += kl_divergence(q, Normal(torch.zeros(3), torch.ones(3))).sum().item()
+            q.append(Normal(mean, (0.5 * logvar).exp()))
+            kl += kl_divergence(q[-1], Normal(torch.zeros(3), torch.ones(3))).sum().item()
             words += len(sentence) - 1
     assert measured.reconstruction == pytest.approx(reconstruction / 23, rel=1e-5)
     assert measured.kl == pytest.approx(kl / 23, rel=1e-5)
     assert measured.loss == pytest.approx((reconstruction + kl) / 23, rel=1e-5)
-    assert measured.kl_agg == pytest.approx(measured.kl - measured.mi_agg)
+    density = [[one.log_prob(z).sum().item() for one in q] for z in draws.double()]  # of each draw, under each q
+
+    def information(groups):
+        """E[log q(z|x) - log q(z)], q(z) mixed over the group of x."""
+        mixed = [math.log(sum(math.exp(density[x][y]) for y in group) / len(group)) for group in groups for x in group]
+        return sum(density[x][x] - log_q for x, log_q in enumerate(mixed)) / 23
+
+    batches = list(torch.arange(23).split([len(x) for x in split]))
+    assert measured.mi == pytest.approx(information(batches), rel=1e-5)
+    assert measured.mi_agg == pytest.approx(information([range(23)]), rel=1e-5)
+    assert measured.kl_agg == pytest.approx(kl / 23 - information([range(23)]), rel=1e-5)
     assert (measured.size, measured.units) == (23, words)
     assert measured.active_units == (np.var(means, axis=0, ddof=1) >= 0.01).sum() == 3
     assert perplexity(measured.loss, measured) == pytest.approx(math.exp((reconstruction + kl) / words), rel=1e-4)
