@@ -250,7 +250,7 @@ def test_without_aggression_each_iteration_is_one_joint_step(make_trainer, watch
 
 
 def script_validation(monkeypatch, trainer, reconstructions, mi=None, kl=None):
-    """Let the validations of a run find these figures, epoch by epoch; losses are the reconstructions where no kl is."""
+    """Let the validations of a run find these figures, epoch by epoch; the loss is reconstruction and kl (else 0)."""
     figures = iter(zip(reconstructions, mi or [1.0] * len(reconstructions), kl or [0.0] * len(reconstructions)))
 
     def evaluate(model, split, seed, team=None):
