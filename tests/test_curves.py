@@ -37,13 +37,17 @@ def test_figure_5_has_a_panel_a_run():
 
 
 def test_the_way_to_the_optimum():
-    logs = [log.with_suffix(".jsonl") for log in (PLAIN, AGGRESSIVE)]
-    left, right = optimum_figure(logs, ["plain", "aggressive"], Optimum(10.0, 0.1, 4.0)).axes
-    for label, log, loss in zip(("plain", "aggressive"), logs, right.lines):
-        vals = [event for event in read_events(log) if event["event"] == "val"]
-        assert curves(left)[label][1] == [val["mi_agg"] for val in vals]
-        assert list(loss.get_ydata()) == [val["loss"] - 10.0 for val in vals]
-    assert set(curves(left)["what there is to know"][1]) == {4.0}
+    """Of two methods, the second with two runs, the last of which is not finished, and of one without z."""
+    logs = [log.with_suffix(".jsonl") for log in (PLAIN, AGGRESSIVE, PLAIN)]
+    runs = {"plain": [(logs[0], 11.0)], "both": [(logs[1], 10.25), (logs[2], None)], "lm": [(None, 12.0), (None, 13.0)]}
+    left, right = optimum_figure(runs, Optimum(10.0, 0.1, 4.0)).axes
+    *drawn, best = left.lines
+    for log, curve in zip(logs, drawn, strict=True):
+        assert list(curve.get_ydata()) == [event["mi_agg"] for event in read_events(log) if event["event"] == "val"]
+    assert [curve.get_color() for curve in drawn] == ["C0", "C1", "C1"] and set(best.get_ydata()) == {4.0}
+    assert [dots.get_offsets().tolist() for dots in right.collections] == [[[1, 0]], [[0.25, 1]], [[2, 2], [3, 2]]]
+    assert [list(mean.get_xdata()) for mean in right.lines] == [[1], [0.25], [2.5]]
+    assert [label.get_text() for label in right.get_yticklabels()] == list(runs)
 
 
 def test_every_column_tells_its_epochs():

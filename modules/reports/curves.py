@@ -1,5 +1,7 @@
 """Curves of runs while they train, drawn from their logs."""
 
+from statistics import fmean
+
 from matplotlib import pyplot
 from matplotlib.ticker import MaxNLocator
 
@@ -55,24 +57,35 @@ def run_figure(log):
     return figure
 
 
-def optimum_figure(logs, labels, optimum):
-    """How near runs come to the best that can be done (`modules.evaluation.optimum.Optimum`), a curve a log over
-    epochs: left aggregate MI, right validation loss, cut off where most have not begun to learn."""
-    figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.8), sharex=True, layout="constrained")
-    losses = []
-    for log, label in zip(logs, labels):
-        vals = [event for event in read_events(log) if event["event"] == "val"]
-        epochs = [val["epoch"] for val in vals]
-        panels[0].plot(epochs, [val["mi_agg"] for val in vals], marker=".", label=label)
-        panels[1].plot(epochs, [val["loss"] - optimum.nll for val in vals], marker=".")
-        losses += [val["loss"] - optimum.nll for val in vals]
-    panels[0].axhline(optimum.information, color="#55595f", linestyle=":", label="what there is to know")
-    panels[1].set_ylim(min(losses) - 0.2, sorted(losses)[len(losses) * 9 // 10] + 0.2)
-    _finish(panels[0], title="mutual information of x and z", xlabel="epoch")
-    _finish(panels[1], title="negative ELBO above the optimum, validation", xlabel="epoch")
-    figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8
-    )
+def optimum_figure(runs, optimum):
+    """How near methods come to the best that can be done (`modules.evaluation.optimum.Optimum`): left aggregate MI of
+    the validation split over epochs, a line a run; right how far the test NLL is above the optimum, a dot a run and a
+    bar at their mean.
+
+    runs: {method: [(log, NLL), ...]}, a pair a seed; the log of a model without z is None, and the NLL of a run that is
+    not finished.
+    """
+    size = (10, max(2.8, 1.6 + 0.28 * len(runs)))
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=size, layout="constrained", width_ratios=(1, 1.2))
+    for place, seeds in enumerate(runs.values()):
+        colour = f"C{place % COLOURS}"
+        for log in (log for log, _ in seeds if log):
+            vals = [event for event in read_events(log) if event["event"] == "val"]
+            left.plot([val["epoch"] for val in vals], [val["mi_agg"] for val in vals], color=colour, linewidth=0.9)
+        above = [nll - optimum.nll for _, nll in seeds if nll is not None]
+        right.scatter(above, [place] * len(above), s=22, color=colour, alpha=0.6, linewidth=0)
+        right.plot([fmean(above)] if above else [], [place] * bool(above), "|", color=colour, markersize=18)
+    left.axhline(optimum.information, color="#55595f", linestyle=":")
+    place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right", "va": "top"}
+    left.annotate("what there is to know", (1, optimum.information), (0, -3), **place, fontsize=8)
+    _finish(left, title="mutual information of x and z, validation", xlabel="epoch")
+    _finish(right, title="test NLL above the optimum", xlabel="nats")
+    right.set(ylabel="", yticks=range(len(runs)), yticklabels=runs, ylim=(len(runs) - 0.4, -0.6))
+    right.xaxis.set_major_locator(MaxNLocator(6))
+    right.grid(axis="x", color="#eeeeee")
+    right.set_axisbelow(True)
+    for label, colour in zip(right.get_yticklabels(), range(len(runs))):
+        label.set_color(f"C{colour % COLOURS}")
     return figure
 
 

@@ -64,6 +64,11 @@ class Row:
             return ()
         return tuple(sum(one[key] < COLLAPSED for one in summaries) for key in ("mi_agg", *MI_OF_EPOCHS))
 
+    def reached(self, logs):
+        """[(log, None of a model without z; NLL, None before the end)] of the runs that have trained."""
+        begun = [(run, state.figures) for run, state in zip(self.runs, self.states) if state.figures["epochs"]]
+        return [(None if self.s.model == "lm" else run.log(logs=logs), figures["nll"]) for run, figures in begun]
+
     def difference(self, other):
         """(mean, half a 95% interval) of this row's NLL less another's, seed by seed; None of fewer than two seeds.
 
@@ -172,8 +177,8 @@ def record(row, against=None):
 
 
 def draw(table, rows, stem, logs):
-    """Figures, as PDF and as PNG, from the first seed of each method, as far as it has trained: MI over updates, figure
-    5 of the paper, and, where the optimum is known, the way to it."""
+    """Figures, as PDF and as PNG: from the first seed of each method, as far as it has trained, MI over updates and
+    figure 5 of the paper; from every seed, where the optimum is known, how near methods come to it."""
     trained = {row: row.runs[0].log(logs=logs) for row in rows if row.states[0].figures["epochs"]}
     latent = {row.name: log for row, log in trained.items() if row.s.model != "lm"}
     main = {row.name: log for row, log in trained.items() if row.method in PAPER and row.s.model != "lm"}
@@ -183,8 +188,6 @@ def draw(table, rows, stem, logs):
     if main:
         drawn["epochs"] = epochs_figure([*main.values()], [*main])
     if latent and table.optimum:
-        reached = {row.name: row.states[0].figures["nll"] for row in trained}
-        labels = [f"{name}, test NLL {tables.number(reached[name])}" for name in latent]
-        drawn["optimum"] = optimum_figure([*latent.values()], labels, table.optimum)
+        drawn["optimum"] = optimum_figure({row.name: row.reached(logs) for row in trained}, table.optimum)
     for name, figure in drawn.items():
         figures.save_figure(figure, f"{stem}_{name}.pdf", f"{stem}_{name}.png")
