@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from modules.models.gaussian import log_standard_normal
 from modules.models.layers.chunks import rows_at_a_time
+from modules.models.layers.lstm_cell import lstm_cell
 
 ROWS = 8192  # pairs of a sentence and a grid point that go through the decoder at a time
 CHUNK = 512  # of these at a time meet the vocabulary on the CPU, so that its cache holds their logits: 35% off
@@ -54,18 +55,11 @@ def _log_joint(decoder, x, grid, floor=None):
                 kept = (joint > floor[sentence]).nonzero().squeeze(1)
                 sentence, point, joint, hidden, cell = (rows[kept] for rows in (sentence, point, joint, hidden, cell))
             gates = word_gates[:, t][sentence].add_(latent_gates[point]).addmm_(hidden, lstm.weight_hh_l0.T)
-            hidden, cell = _lstm_cell(gates, cell)
+            hidden, cell = lstm_cell(gates, cell)
             right = (hidden * vocabulary[targets[:, t + 1]][sentence]).sum(dim=1)
             joint = joint + right - torch.cat([log_sum(rows) for rows in hidden.split(chunk)])
         result[sentence, point] = joint
     return result
-
-
-def _lstm_cell(gates, cell):
-    """One LSTM step from summed gates [rows, 4 nh] (input, forget, cell, output, as PyTorch) and cell [rows, nh]."""
-    enter, forget, candidate, leave = gates.chunk(4, dim=1)
-    cell = torch.addcmul(forget.sigmoid() * cell, enter.sigmoid(), candidate.tanh())
-    return leave.sigmoid() * cell.tanh(), cell
 
 
 def _log_sum_exp(vocabulary):

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from modules.models.gaussian import log_mixture_density
+from modules.models.layers.lstm_cell import lstm_cell
 
 ROWS = 512  # pairs of a sentence and a z at a time: their logits stay in the processor's cache
 REACH = 7.0  # the grid covers [-REACH, REACH] squared, five standard deviations beyond the outer centres
@@ -70,9 +71,7 @@ class Generator:
         total = torch.full((len(z),), -math.log(len(to_logits)), dtype=torch.float64)  # the first word is uniform
         for word, following in zip(words.T, words.T[1:]):
             gates = torch.addmm(word_gates[word] + latent_gates, state, from_state.T)
-            enter, forget, candidate, leave = gates.chunk(4, dim=1)
-            cell = forget.sigmoid() * cell + enter.sigmoid() * candidate.tanh()
-            state = leave.sigmoid() * cell.tanh()
+            state, cell = lstm_cell(gates, cell)
             logits = torch.cat([state, z], dim=1) @ to_logits.T  # [rows, vocab]
             total += logits.gather(1, following[:, None]).squeeze(1) - logits.logsumexp(dim=1)
         return total
