@@ -17,7 +17,7 @@ import sys
 from itertools import chain
 from pathlib import Path
 
-from modules.command import Interrupted, Parser, UserError, run_command
+from modules.command import Interrupted, Parser, UserError, note, run_command
 from modules.domains.domain import SEEDS
 from modules.reproduction import plan, report, runner, slurm
 from modules.settings import REPOSITORY, path, whole
@@ -33,18 +33,24 @@ def main():
         raise UserError(f"--methods {' '.join(methods)}: --scale {args.scale} has no such row")
     runs = select(tables, args.runs)
     if args.report:
-        report.build(tables, args.scale, args.output, args.logs or LOGS)
+        logs = args.logs or LOGS
+        for run in runs:
+            if error := runner.state_to_show(run, logs).error:
+                note(f"{run.id} is left out: {error}")
+        report.build(tables, args.scale, args.output, logs)
     elif args.slurm:
         slurm.write_array(runs, args.slurm, this_command(args), ["--output", str(args.output)])
-    else:
+    elif args.dry_run:
         show(runs)
-        if not args.dry_run:
-            run_all(args, runs, tables)
+    else:
+        unfinished = [run for run in runs if runner.state_of(run).kind != "finished"]
+        show(runs)
+        run_all(args, unfinished, tables)
 
 
 def run_all(args, runs, tables):
-    """Run what is not finished, write the tables, and name the runs that failed, with exit code 1."""
-    failed, stopped = runner.run_all([run for run in runs if runner.state_of(run).kind != "finished"], args.workers)
+    """Make the runs, write the tables, and name the runs that failed, with exit code 1."""
+    failed, stopped = runner.run_all(runs, args.workers)
     if not args.runs and not stopped:
         report.build(tables, args.scale, args.output, LOGS)
     for run_id, reason in failed.items():
@@ -73,7 +79,7 @@ def select(tables, ids=None):
 def show(runs):
     """Print the commands of the runs, each below a comment on how far it is: together a shell script."""
     for run in runs:
-        state = runner.state_of(run)
+        state = runner.state_to_show(run)
         print(f"# {run.id}: {state}{f' ({state.error})' if state.error else ''}")
         if state.kind != "finished":
             print(shlex.join(["python", os.path.relpath(REPOSITORY / run.script), *run.arguments]))

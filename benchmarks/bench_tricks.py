@@ -24,13 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import bench_decoding, bench_image, bench_posterior, bench_text, contest
 from modules.data.corpus import TextSplit
+from modules.domains import text_domain
 from modules.evaluation import metrics, model_posterior
 from modules.generation import search
 from modules.methods import semi_amortised
 from modules.models.decoders import lstm_decoder, pixelcnn, pixelcnn_sampler
 from modules.models.gaussian import log_density
 from modules.models.layers import convolution, dropout, elu, vocabulary_softmax
-from modules.text import build_vae
 from modules.training import loop
 from modules.training.memory import keep_freed_memory
 
@@ -197,7 +197,8 @@ def semi_amortised_trainer(size, split):
         "dec_dropout_in": 0.5,
         "dec_dropout_out": 0.5,
     }
-    return contest.make_trainer(build_vae(config, range(size.vocab)), split, bench_text.RECIPE, "joint")
+    model = text_domain.build_vae(text_domain.TEXT.settings(**config), range(size.vocab))
+    return contest.make_trainer(model, split, bench_text.RECIPE, "joint")
 
 
 def evaluation(model, split):

@@ -151,8 +151,12 @@ def test_a_file_that_cannot_be_written(call, workspace):
     args = ("--dataset", "tiny", "--iw_nsamples", 2)
     assert call(text.main, *args, "--epochs", 1, cwd=workspace).returncode == 0
     (model,) = (workspace / "models" / "tiny").glob("*_783435.pt")
-    ran = call(text.main, *args, "--eval", "--load_path", model, "--per_example", "config", cwd=workspace)
-    assert (
-        ran.returncode == 2
-        and ran.stderr == "error: cannot write config: Is a directory; it is a folder; name a file\n"
+    (workspace / "config.csv").mkdir()
+    ran = call(text.main, *args, "--eval", "--load_path", model, "--per_example", "config.csv", cwd=workspace)
+    assert ran.returncode == 2
+    assert ran.stderr == "error: cannot write config.csv: Is a directory; it is a folder; name a file\n"
+    saved = model.read_bytes()
+    assert_refused(
+        call(text.main, *args, "--eval", "--load_path", model, "--per_example", model, cwd=workspace), ".csv"
     )
+    assert model.read_bytes() == saved

@@ -1,6 +1,9 @@
 """What CONTRIBUTING.md says of the layout: nothing imports what stands above it, not even inside a function."""
 
 import ast
+import importlib
+
+import pytest
 
 from tests.conftest import ROOT
 
@@ -27,3 +30,9 @@ def test_every_layer_imports_from_below():
         found |= {(ours, other) for other in imports(path) if other != ours}
     upward = {(ours, other) for ours, other in found if LAYERS.index(other) >= LAYERS.index(ours)}
     assert upward == EXCEPTIONS and ("training", "methods") in found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_a_benchmark_finds_what_it_measures(path):
+    """Their times are no matter of tests, but a name that has moved is."""
+    assert importlib.import_module(f"benchmarks.{path.stem}").__doc__

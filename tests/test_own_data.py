@@ -277,7 +277,16 @@ def test_nothing_is_overwritten_unless_asked(prepare, tmp_path):
     assert tree(tmp_path) == before
     assert prepare("--text", other, "--name", "abc", "--overwrite").returncode == 0
     assert sorted(sum(read_splits(tmp_path), [])) == sorted(sentences(30, 1))
-    assert sorted(tree(tmp_path)) == sorted(before)
+    old = "config/config_abc.py.old"
+    assert sorted(tree(tmp_path)) == sorted({**before, old: b""}) and tree(tmp_path)[old] == before[old[:-4]]
+
+
+def test_a_data_set_is_not_made_of_itself(prepare, tmp_path):
+    assert prepare("--text", write_lines(tmp_path / "lines.txt", sentences(20, 0)), "--name", "abc").returncode == 0
+    before = tree(tmp_path)
+    for flag, source in (("--text", "datasets/abc_data/abc.train.txt"), ("--images", "datasets/abc_data")):
+        assert_refused(prepare(flag, source, "--name", "abc", "--overwrite"), source, "take another --name")
+    assert tree(tmp_path) == before
 
 
 def test_a_config_of_another_hand_is_never_overwritten(prepare, tmp_path):

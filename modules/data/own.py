@@ -11,7 +11,7 @@ import numpy as np
 from filelock import FileLock
 
 from modules.command import UserError
-from modules.files import replacing
+from modules.files import replacing, write_bytes
 from modules.settings import REPOSITORY, NoConfig, find_config
 
 SHARE, MOST_HELD_OUT = 10, 10_000  # one in so many is for validation, as many for test; no more than in Yahoo and Yelp
@@ -21,6 +21,13 @@ SEED = 783435  # of the split and, of images, the binarisation
 def place(name):
     """The folder of the data set `name`, from where commands run."""
     return Path("datasets", f"{name}_data")
+
+
+def refuse_inside(name, sources):
+    """Raise UserError if one of the files `sources` lies in the data set that would be replaced."""
+    for source in sources:
+        if Path(source).resolve().is_relative_to(place(name).resolve()):
+            raise UserError(f"{source}: it lies in {place(name)}, which would be replaced; take another --name")
 
 
 def refuse_taken(name, overwrite):
@@ -74,11 +81,16 @@ def install(name, about, sizes, params, write, overwrite):
             fresh = Path(scratch, target.name)
             fresh.mkdir()
             write(fresh)
+            text = config_text(f"{name}: {about}.\n\nSizes: {sizes}.", params).encode()
+            before = config.read_bytes() if config.is_file() else text
             with exchanged(fresh, target, Path(scratch, "old")), replacing(config) as temporary:
-                temporary.write_text(config_text(f"{name}: {about}.\n\nSizes: {sizes}.", params), "utf-8")
+                temporary.write_bytes(text)
+            if before != text:  # it may have been changed by hand
+                write_bytes(f"{config}.old", before)
+                print(f"{name}: what was in {config} is now in {config}.old")
     print(f"{name}: {target} ({about})")
     print(f"{name}: {config} (sizes: {sizes}; change there what you like)")
-    script, rule = ("image.py", "") if "data_file" in params else ("text.py", " --steady")
+    script, rule = ("image.py", "") if "data_file" in params else ("text.py", " --steady --inner_clip encoder")
     command = f"{Path(sys.argv[0]).with_name(script)} --dataset {name} --aggressive 1{rule}"
     print(f"next: python {command} --warm_up 10 --kl_start 0.1", flush=True)
 

@@ -28,6 +28,7 @@ def prepare_images(source, name, img_size=SIZE, invert=False, overwrite=False):
     Images become squares of `img_size` pixels; ink, which is dark in a picture and bright in MNIST's files (`invert`:
     the other way round), is 1. Raises UserError, naming the file, for what can't be read, and for a name that is taken.
     """
+    own.refuse_inside(name, [source])
     own.refuse_taken(name, overwrite)
     sets = read_images(Path(source), img_size, invert)
     if (ink := sets[0].mean()) > 0.5:

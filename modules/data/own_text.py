@@ -19,6 +19,7 @@ def prepare_text(files, name, label=False, vocab_limit=None, deduplicate=False, 
     With `label` a line is `label<TAB>text`. Raises UserError, naming file and line, for files that are missing, empty,
     not UTF-8 or too short, and for a name that is taken.
     """
+    own.refuse_inside(name, files)
     own.refuse_taken(name, overwrite)
     splits = [read_sentences(path, label) for path in files]
     if len(files) == 1:

@@ -226,6 +226,8 @@ def settle(s):
         s.parser.error(f"--{idle[0]} is for likelihoods, of which none is estimated here")
     if processes() > 1 and orders and not s.eval:
         s.parser.error("generating and encoding are the work of one process; start it without torchrun")
+    if s.per_example and s.per_example.suffix != ".csv":
+        s.parser.error(f"--per_example {s.per_example}: the name of the file ends with .csv")
     if processes() > 1 and s.per_example:
         s.parser.error("--per_example is the work of one process; start it without torchrun")
     return s

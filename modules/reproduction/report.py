@@ -12,7 +12,7 @@ from modules.reports.curves import epochs_figure, optimum_figure, runs_figure
 from modules.reports.log_reader import MI_OF_EPOCHS
 from modules.reproduction import published
 from modules.reproduction.plan import PAPER, Table
-from modules.reproduction.runner import state_of
+from modules.reproduction.runner import state_to_show
 
 TITLES = {
     **published.NAMES,
@@ -89,7 +89,8 @@ def mean_and_deviation(values):
 def build(tables_and_rows, scale, output, logs):
     """Write tables and figures of {Table: {method: runs}} into the folder `output`, and print the tables."""
     for table, methods in tables_and_rows.items():
-        rows = [Row(table, method, runs, [state_of(run, logs) for run in runs]) for method, runs in methods.items()]
+        states = {method: [state_to_show(run, logs) for run in runs] for method, runs in methods.items()}
+        rows = [Row(table, method, runs, states[method]) for method, runs in methods.items()]
         against = next((row for row in rows if row.method == table.against), None)
         title, lines = caption(table, rows[0].s), [cells(row, against) for row in rows]
         if table.optimum:

@@ -46,6 +46,14 @@ def state_of(run, logs=LOGS):
     return State("finished" if finished else "unfinished" if begun else "not run", figures)
 
 
+def state_to_show(run, logs=LOGS):
+    """The same, "failed" where the log is that of another run."""
+    try:
+        return state_of(run, logs)
+    except UserError as error:
+        return State("failed", summarise([]), str(error))
+
+
 def check_as_planned(run, log, events, figures_depend_on):
     """Raise UserError if the log was made with other settings than planned. Passed over are settings younger than it,
     places of files, and what may change on a resume without a change of figures."""

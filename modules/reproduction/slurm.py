@@ -2,6 +2,7 @@
 
 import shlex
 
+from modules.command import UserError
 from modules.files import replacing
 
 SCRIPT = """\
@@ -22,7 +23,12 @@ exec {command} --runs "${{runs[SLURM_ARRAY_TASK_ID]}}"
 
 
 def write_array(runs, path, command, report_flags):
-    """Write the array script for `runs`: `command` makes a run of its --runs, and the tables, with `report_flags`."""
+    """Write the array script for `runs`: `command` makes a run of its --runs, and the tables, with `report_flags`.
+
+    Raises UserError rather than replace a file that is no such script.
+    """
+    if path.exists() and "#SBATCH" not in path.read_text(encoding="utf-8", errors="replace"):
+        raise UserError(f"--slurm {path}: is there already, and no array script; name another file")
     needed = {run.needs for run in runs}
     listed = [shlex.quote(run.id) for run in runs if run not in needed]
     words = {"command": shlex.join(command), "report_flags": shlex.join(report_flags), "path": shlex.quote(str(path))}
