@@ -115,6 +115,8 @@ class Settings(SimpleNamespace):
             if not setting.model and name not in more:
                 continue
             its_own = checked(setting, saved.get(name, setting.default), path)
+            if its_own is None and not setting.model:  # not recorded
+                continue
             if name not in self.given:
                 values[name] = its_own
             elif setting.model and values[name] != its_own:

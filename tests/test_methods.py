@@ -181,6 +181,25 @@ def test_a_batch_of_one_and_evaluation_use_the_running_statistics():
     assert torch.equal(constraint.norm.running_mean, running)
 
 
+def test_evaluation_normalises_as_the_whole_training_split_does(make_trainer):
+    """After an epoch the batches' statistics, of one length each, and their lag are gone, and no random number with
+    them: so the method's bound holds in evaluation, too."""
+    trainer = make_trainer(aggressive=False, bn_gamma=0.6, epochs=1)
+    model, split = trainer.model, trainer.splits["train"]
+    for x in split:
+        model.encoder(x)  # averages of a kind
+    before, noise = model.encoder.constraints[0].norm.running_mean.clone(), torch.get_rng_state()
+    methods.after_epoch(trainer.s, model, split)
+    assert model.training and torch.equal(torch.get_rng_state(), noise)
+    raw = torch.cat([model.encoder.gaussian(x)[0] for x in split]).detach()
+    norm = model.encoder.constraints[0].norm
+    assert not torch.allclose(norm.running_mean, before)
+    torch.testing.assert_close((norm.running_mean, norm.running_var), (raw.mean(dim=0), raw.var(dim=0)))
+    trainer.fit()
+    measured = metrics.evaluate(model, split, seed=0)
+    assert measured.kl >= trainer.s.nz * 0.6**2 / 2 * (22 - 1) / 22 * (1 - 1e-5)
+
+
 @pytest.mark.parametrize("rate, nz", [(0.5, 1), (3.0, 32), (20.0, 2), (1e-3, 8)])
 def test_the_committed_rate_bounds_every_kl(rate, nz):
     torch.manual_seed(2)

@@ -261,6 +261,18 @@ def parse(*args):
     )
 
 
+def test_an_evaluation_is_that_of_the_runs_end(call, workspace):
+    """Under the noise of the run's seed, which is not that of --taskid 0, unless a flag says otherwise."""
+    ran = call(text.main, *ARGS, "--epochs", 1, "--taskid", 1, cwd=workspace)
+    (model,) = (workspace / "models" / "tiny").glob("*_101.pt")
+    tested = ran.stdout[ran.stdout.index("TEST ---") :]
+    evaluate = (*ARGS, "--eval", "--load_path", model)
+    again = call(text.main, *evaluate, cwd=workspace).stdout
+    assert tested.splitlines()[:4] == again[again.index("TEST ---") :].splitlines()[:4]
+    for other in (("--taskid", 0), ("--seed", 7)):
+        assert tested.splitlines()[0] not in call(text.main, *evaluate, *other, cwd=workspace).stdout
+
+
 @pytest.mark.parametrize("task, seed", list(enumerate([783435, 101, 202, 303, 404, 505, 606, 707, 808, 909])))
 def test_taskid_picks_the_seed_and_seed_wins(task, seed):
     assert parse("--taskid", task).seed == seed

@@ -195,8 +195,9 @@ class Domain:
         return model.to(device).eval(), vocabulary, s
 
     def evaluate(self, s, device):
-        """Print what the model of --load_path comes to on the test split, as at the end of a run."""
-        model, vocabulary, s = self.load(s.load_path, s, device)
+        """Print what the model of --load_path comes to on the test split, as at the end of its run: under the noise of
+        its seed, unless a flag gives another."""
+        model, vocabulary, s = self.load(s.load_path, s, device, ("batch_size", "seed"))
         splits, _ = self.read(s, device, ("test",), vocabulary)
         records = Printer(words=self.has_words)
         records.write("data", **read_in(splits, vocabulary and vocabulary.words))
@@ -207,6 +208,7 @@ class Domain:
 def settle(s):
     """Settle what several settings decide together: seed and learning rate, what the command is to do, and what belongs
     to that. Ends the command if settings contradict each other."""
+    s.given |= {"seed"} if "taskid" in s.given else set()
     s.seed = SEEDS[s.taskid] if s.seed is None else s.seed
     s.lr = RATES[s.optimizer] if s.lr is None else s.lr
     if s.momentum and getattr(s, "optimizer", None) == "adam":

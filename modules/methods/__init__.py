@@ -116,6 +116,12 @@ def begin(s, model, description):
         method.begin(s, model, description)
 
 
+def after_epoch(s, model, split):
+    """Change the model as the methods want it after an epoch over the training split, before it is evaluated."""
+    for method in used(s):
+        method.after_epoch(s, model, split)
+
+
 def tag(s):
     """The part of a run's name that tells its methods."""
     return "".join(f"{part}_" for part in (method.tag(s) for method in used(s)) if part)

@@ -70,3 +70,6 @@ class Method:
 
     def begin(self, s, model, description):
         """Change the model before training begins; `description` is what a saved model says of itself."""
+
+    def after_epoch(self, s, model, split):
+        """Change the model after an epoch over the training split, before it is evaluated, and perhaps kept."""

@@ -185,6 +185,7 @@ class Trainer:
     def _end_epoch(self):
         """Validation, the end of the aggressive phase, the best model, learning-rate decay, the checkpoint."""
         p, started = self.progress, time.monotonic()
+        methods.after_epoch(self.s, self.model, self.splits["train"])
         val = metrics.evaluate(self.model, self.splits["val"], self.s.seed, self.team)
         was_aggressive, mi = p.phase.active, val.mi_agg if self.lone_batches else val.mi
         self._check_finite(val.loss + val.mi + val.mi_agg)
