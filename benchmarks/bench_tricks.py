@@ -31,7 +31,7 @@ from modules.methods import semi_amortised
 from modules.models.decoders import lstm_decoder, pixelcnn, pixelcnn_sampler
 from modules.models.gaussian import log_density
 from modules.models.layers import convolution, dropout, elu, vocabulary_softmax
-from modules.training import loop
+from modules.training import algorithm
 from modules.training.memory import keep_freed_memory
 
 AGAIN = "nothing (what is noise)"
@@ -46,13 +46,13 @@ def plain_nll(hidden, weight, targets, dtype=torch.float32):
     return F.cross_entropy((hidden.to(dtype) @ weight.to(dtype).T).to(hidden.dtype), targets, reduction="none")
 
 
-def plain_optimiser(trainer, parameters):
-    if trainer.recipe.optimiser == "adam":
-        return torch.optim.Adam(parameters, lr=trainer.progress.decay.lr)
-    return torch.optim.SGD(parameters, lr=trainer.progress.decay.lr, momentum=trainer.options.momentum)
+def plain_optimiser(algorithm1, name, parameters, lr):
+    if name == "adam":
+        return torch.optim.Adam(parameters, lr=lr)
+    return torch.optim.SGD(parameters, lr=lr, momentum=algorithm1.s.momentum)
 
 
-def plain_mixture(z, mean, logvar, chunk=64):
+def plain_mixture(z, mean, logvar, chunk=64, largest=None):
     mean, logvar = mean.double(), logvar.double()
     return (
         torch.cat(
@@ -93,7 +93,7 @@ TRICKS = {
     "vocabulary softmax in one": patch.object(lstm_decoder, "token_nll", plain_nll),
     "vocabulary softmax in parts": patch.object(vocabulary_softmax, "CHUNK", ENDLESS),
     "dropout of 16 bits": patch.object(dropout.Dropout, "forward", lambda self, x: F.dropout(x, self.p, self.training)),
-    "fused optimisers": patch.object(loop.Trainer, "_optimiser", plain_optimiser),
+    "fused optimisers": patch.object(algorithm.Algorithm1, "_optimiser", plain_optimiser),
     "hidden rows left out": patch.multiple(
         pixelcnn.MaskedConvolution,
         kernel=lambda self: self.weight * self.mask,

@@ -1,10 +1,12 @@
-"""What CONTRIBUTING.md says of the layout: nothing imports what stands above it, not even inside a function."""
+"""What CONTRIBUTING.md says of the layout: nothing imports what stands above it, not even inside a function; and what
+benchmarks name is there."""
 
 import ast
 import importlib
 
 import pytest
 
+from benchmarks import bench_tricks
 from tests.conftest import ROOT
 
 LAYERS = [
@@ -36,3 +38,9 @@ def test_every_layer_imports_from_below():
 def test_a_benchmark_finds_what_it_measures(path):
     """Their times are no matter of tests, but a name that has moved is."""
     assert importlib.import_module(f"benchmarks.{path.stem}").__doc__
+
+
+@pytest.mark.parametrize("trick", bench_tricks.TRICKS)
+def test_a_trick_can_be_replaced(trick):
+    with bench_tricks.TRICKS[trick]:
+        pass
