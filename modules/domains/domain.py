@@ -208,7 +208,8 @@ class Domain:
 def settle(s):
     """Settle what several settings decide together: seed and learning rate, what the command is to do, and what belongs
     to that. Ends the command if settings contradict each other."""
-    s.given |= {"seed"} if "taskid" in s.given else set()
+    if "taskid" in s.given:
+        s.given.add("seed")  # which it picks
     s.seed = SEEDS[s.taskid] if s.seed is None else s.seed
     s.lr = RATES[s.optimizer] if s.lr is None else s.lr
     if s.momentum and getattr(s, "optimizer", None) == "adam":
