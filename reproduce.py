@@ -33,11 +33,8 @@ def main():
         raise UserError(f"--methods {' '.join(methods)}: --scale {args.scale} has no such row")
     runs = select(tables, args.runs)
     if args.report:
-        logs = args.logs or LOGS
-        for run in runs:
-            if error := runner.state_to_show(run, logs).error:
-                note(f"{run.id} is left out: {error}")
-        report.build(tables, args.scale, args.output, logs)
+        for run_id, error in report.build(tables, args.scale, args.output, args.logs or LOGS).items():
+            note(f"{run_id} is left out: {error}")
     elif args.slurm:
         slurm.write_array(runs, args.slurm, this_command(args), ["--output", str(args.output)])
     elif args.dry_run:

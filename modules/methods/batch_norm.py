@@ -67,7 +67,7 @@ class BatchNorm(Method):
         averages.
 
         Those are of the last few batches, in text each of one length, and of an encoder that moved meanwhile. With SGD
-        at rate 1 they are off by as much as a factor of eight, and the KL of evaluation by as much as that.
+        at rate 1 their variance is off by as much as a factor of eight, and the KL of evaluation by thousands of nats.
         """
         norm = next(one.norm for one in model.encoder.constraints if isinstance(one, BatchNormMean))
         means, order = [], split.order(torch.Generator().manual_seed(s.seed))

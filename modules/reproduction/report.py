@@ -87,10 +87,15 @@ def mean_and_deviation(values):
 
 
 def build(tables_and_rows, scale, output, logs):
-    """Write tables and figures of {Table: {method: runs}} into the folder `output`, and print the tables."""
+    """Write tables and figures of {Table: {method: runs}} into the folder `output`, and print the tables.
+
+    Returns {run id: why} of the runs that have failed, or whose log is that of another run.
+    """
+    left_out = {}
     for table, methods in tables_and_rows.items():
         states = {method: [state_to_show(run, logs) for run in runs] for method, runs in methods.items()}
         rows = [Row(table, method, runs, states[method]) for method, runs in methods.items()]
+        left_out |= {run.id: one.error for row in rows for run, one in zip(row.runs, row.states) if one.error}
         against = next((row for row in rows if row.method == table.against), None)
         title, lines = caption(table, rows[0].s), [cells(row, against) for row in rows]
         if table.optimum:
@@ -103,6 +108,7 @@ def build(tables_and_rows, scale, output, logs):
                 temporary.write_text(content, encoding="utf-8")
             print(f"wrote {output / f'{scale}_{table.name}{suffix}'}")
         draw(table, rows, output / f"{scale}_{table.name}", logs)
+    return left_out
 
 
 def caption(table, s):
