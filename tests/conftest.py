@@ -117,7 +117,7 @@ def run_pattern(words):
         rf"({report})*(pre mi:{NUMBER}\. cur mi:{NUMBER}\n(STOP BURNING\n)?)?kl weight {NUMBER}\n"
         rf"VAL --- {figures}(update best loss\n|new lr: \d\.\d{{6}}\n)?(TEST --- {figures})?"
     )
-    data = r"data: train .+; val .+; test .+\n(validation batches hold one x each, .+\n)?"
+    data = r"data: train .+; val .+; test .+\n(validation batches hold few x each, .+\n)?"
     return rf"{data}({epoch})+TEST --- {figures}iw nll: {NUMBER}{iw_ppl}\nwrote logs/\S+\.png\n"
 
 

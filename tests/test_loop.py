@@ -24,7 +24,7 @@ from modules.training.recipe import TEXT as TEXT_RECIPE
 from modules.training.records import lines_of
 
 SIZES = {"nz": 2, "ni": 4, "enc_nh": 5, "dec_nh": 6, "dec_dropout_in": 0.3, "dec_dropout_out": 0.3}
-OPTIONS = {"aggressive": 1, "kl_start": 0.5, "warm_up": 1, "epochs": 2, "test_nepoch": 5, "seed": 1}
+OPTIONS = {"aggressive": 1, "kl_start": 0.5, "warm_up": 1, "epochs": 2, "test_nepoch": 5, "seed": 1, "batch_size": 4}
 FEW_STEPS = replace(TEXT_RECIPE, inner_steps=3, inner_test_every=2)
 
 
@@ -436,6 +436,16 @@ class LinearDecoder(nn.Module):
 
     def reconstruction(self, x, z):
         return -Normal(self.mean(z), (0.5 * self.logvar).exp()).log_prob(x.unsqueeze(1)).sum(dim=-1)
+
+
+@pytest.mark.parametrize("sizes, little", [((4, 4, 1), False), ((4, 1), False), ((2, 1, 1), True), ((1, 1), True)])
+def test_mi_decides_where_its_batches_allow_more_than_half_of_log_batch_size(make_trainer, tmp_path, sizes, little):
+    """Batches of four at most, each of sentences of another length."""
+    (tmp_path / "val.txt").write_text("".join(size * (length * "a " + "\n") for length, size in enumerate(sizes, 1)))
+    trainer = make_trainer()
+    trainer.splits["val"] = TextSplit(read_corpus(tmp_path / "val.txt")[0], batch_size=4)
+    assert [len(x) for x in trainer.splits["val"]] == list(sizes)
+    assert trainer.mi_says_little == little
 
 
 @pytest.mark.parametrize("aggressive, inner_clip", [(True, "joint"), (True, "encoder"), (False, "joint")])

@@ -22,6 +22,7 @@ from modules.evaluation.metrics import (
     evaluate,
     importance_weighted_nll,
     mutual_information,
+    mutual_information_ceiling,
     perplexity,
     posteriors,
     quick_look,
@@ -157,6 +158,7 @@ def test_batches_count_by_their_size():
     encoded = [(mean, torch.full((10, 1), -1.0)), (torch.zeros(1, 1), torch.full((1, 1), -1.0))]
     value = expected_over_batches(mutual_information, encoded)
     assert value == pytest.approx(10 * math.log(10) / 11, abs=1e-6)
+    assert value == pytest.approx(mutual_information_ceiling(ListSplit(mean for mean, _ in encoded)), abs=1e-6)
 
 
 def expected_over_batches(estimate, encoded):

@@ -78,6 +78,14 @@ def mutual_information(encoded):
     return float(total) / sum(len(mean) for mean, _, _ in encoded)
 
 
+def mutual_information_ceiling(split):
+    """The most that `mutual_information` of a split can be, in nats: log of the batch size, averaged over examples.
+
+    Batches of text hold sentences of one length, so that of few sentences most batches are small.
+    """
+    return sum(len(x) * math.log(len(x)) for x in split) / split.size
+
+
 def aggregate_mutual_information(encoded):
     """The same estimate with q(z) mixed over the whole split: a float in nats."""
     return float(batch_mutual_information(*(torch.cat(parts) for parts in zip(*encoded))))

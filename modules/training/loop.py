@@ -103,8 +103,11 @@ class Trainer:
         """Train to the end, from wherever `progress` stands; raises Interrupted after saving if asked to stop."""
         if self.progress.iteration == 0:
             self.observer("start", self)
-            if self.lone_batches and self.s.aggressive:
-                self.records.say("validation batches hold one x each, so mi is 0: mi_agg ends the aggressive phase")
+            if self.s.aggressive and self.mi_says_little:
+                self.records.say(
+                    f"validation batches hold few x each, so mi is at most {self.mi_ceiling:.2f}: "
+                    "mi_agg ends the aggressive phase"
+                )
         with _stop_requests(aloud=self.team.size == 1) as stop_requested:
             while not self.progress.finished:
                 self._train_epoch(stop_requested)
@@ -116,9 +119,14 @@ class Trainer:
                     self._stop()
 
     @cached_property
-    def lone_batches(self):
-        """Whether every validation batch holds one x, so that `mi`, mixed over the batch, is 0 whatever z says."""
-        return all(len(x) == 1 for x in self.splits["val"])
+    def mi_ceiling(self):
+        """The most that `mi` of the validation split can be, whatever z says, in nats."""
+        return metrics.mutual_information_ceiling(self.splits["val"])
+
+    @property
+    def mi_says_little(self):
+        """Whether that is not even half of what full batches would allow."""
+        return self.mi_ceiling <= math.log(self.s.batch_size) / 2
 
     @property
     def out_of_iterations(self):
@@ -187,7 +195,7 @@ class Trainer:
         p, started = self.progress, time.monotonic()
         methods.after_epoch(self.s, self.model, self.splits["train"])
         val = metrics.evaluate(self.model, self.splits["val"], self.s.seed, self.team)
-        was_aggressive, mi = p.phase.active, val.mi_agg if self.lone_batches else val.mi
+        was_aggressive, mi = p.phase.active, val.mi_agg if self.mi_says_little else val.mi
         self._check_finite(val.loss + val.mi + val.mi_agg)
         if was_aggressive:
             self.records.write("aggressive phase", epoch=p.epoch, best=p.phase.best, mi=mi)
