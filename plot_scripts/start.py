@@ -7,6 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from modules.command import Parser, UserError, run_command
+from modules.reports.log_reader import log_of
 from modules.settings import path, whole
 
 __all__ = ["FIGURE", "Path", "UserError", "parse", "run_command", "whole"]
@@ -24,13 +25,15 @@ FIGURE = ("format", "dpi", "output")  # the flags of every script that draws one
 
 def parse(doc, *names, logs=None, **changes):
     """The arguments of a script whose docstring is `doc`: flags of FLAGS by name, and others, or some as `changes`,
-    {name: what argparse is to know}; `logs` is the help of the paths that it takes, if it does."""
+    {name: what argparse is to know}; `logs` is the help of the paths that it takes, if it does: one a run remains."""
     parser = Parser(description=doc.splitlines()[0])
     if logs:
         parser.add_argument("logs", nargs="+", type=path, help=logs)
     for name in (*changes, *names):
         parser.add_argument(f"--{name}", **{**FLAGS.get(name, {}), **changes.get(name, {})})
     args = parser.parse_args()
+    if logs:
+        args.logs = list(dict.fromkeys(map(log_of, args.logs)))
     low, high = getattr(args, "axis", None) or (0, 1)
     if not -inf < low < high < inf:
         parser.error(f"--axis {low} {high}: the first must be below the second")

@@ -6,10 +6,11 @@ import shutil
 import plot_epochs
 import plot_runs
 import pytest
+import table
 from matplotlib import pyplot
 
 from modules.evaluation.optimum import Optimum
-from modules.reports.curves import epochs_figure, optimum_figure, run_figure, run_label, runs_figure
+from modules.reports.curves import epochs_figure, optimum_figure, run_figure, run_label, run_labels, runs_figure
 from modules.reports.log_reader import read_epochs, read_events
 from tests.test_log_reader import AGGRESSIVE, EARLIER, PLAIN
 
@@ -131,3 +132,35 @@ def test_what_the_legend_calls_a_run(tmp_path):
     assert run_label(tmp_path / "x.jsonl", of_config) == "ptb aggressive + anneal, batch norm 0.6 (101)"
     assert run_label(tmp_path / "x.jsonl", {}) == run_label(tmp_path / "x.jsonl", {"args": {}}) == "x"
     assert run_label(tmp_path / "$x$.jsonl", {}) == r"\$x\$"
+
+
+def test_runs_of_one_name_are_told_apart_by_what_differs(tmp_path):
+    plain = {"dataset": "ptb", "aggressive": 0, "seed": 101, "lr": 1.0, "momentum": 0.0}
+    beginnings = {
+        tmp_path / "a" / "x.jsonl": {"args": plain},
+        tmp_path / "a" / "y.jsonl": {"args": {**plain, "lr": 0.3, "clip_norm": 2.0}},
+        tmp_path / "a" / "z.jsonl": {"args": {**plain, "aggressive": 1}},
+        tmp_path / "a" / "old.jsonl": {},
+        tmp_path / "b" / "old.jsonl": {},
+    }
+    assert run_labels(beginnings) == [
+        "ptb VAE (101), lr 1.0, clip_norm None",
+        "ptb VAE (101), lr 0.3, clip_norm 2.0",
+        "ptb aggressive (101)",
+        f"old, in {tmp_path / 'a'}",
+        f"old, in {tmp_path / 'b'}",
+    ]
+
+
+def test_the_files_of_a_run_are_one_run(call, tmp_path, monkeypatch):
+    """As a shell gives them for `logs/ptb/*`; whichever of them is named."""
+    json_lines = shutil.copy(AGGRESSIVE.with_suffix(".jsonl"), tmp_path)
+    files = [shutil.copy(AGGRESSIVE, tmp_path), tmp_path / f"{AGGRESSIVE.stem}.png", json_lines]
+    drawn = []
+    monkeypatch.setattr(plot_epochs.figures, "save_figure", lambda figure, path, **options: drawn.append(figure))
+    for given in (files, files[:1], files[1:2]):
+        assert call(plot_epochs.main, *given, cwd=tmp_path).returncode == 0
+        assert len(drawn.pop().axes) == 1
+        assert call(plot_runs.main, *given, cwd=tmp_path).returncode == 0
+        assert len(drawn.pop().legends[0].get_texts()) == 1
+        assert call(table.main, *given, cwd=tmp_path).stdout.count(AGGRESSIVE.stem) == 1

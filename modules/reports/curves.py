@@ -22,7 +22,7 @@ COLOURS, STYLES = 10, ("-", "--", ":", "-.")  # of matplotlib's cycle; runs beyo
 
 def epochs_figure(logs, titles=None):
     """One panel a log with its three curves (paper, figure 5), sharing their axes; at most two beside each other."""
-    titles = titles or [run_label(log, next(iter(run_events(log)), {})) for log in logs]
+    titles = titles or run_labels({log: next(iter(run_events(log)), {}) for log in logs})
     columns = min(2, len(titles))
     rows = -(-len(titles) // columns)
     shared = {"squeeze": False, "sharex": True, "sharey": True, "layout": "constrained"}
@@ -107,7 +107,7 @@ def runs_figure(logs, names=tuple(RUN_PANELS), labels=None):
     Raises UserError, naming the log, if one has no reports yet.
     """
     runs = [read_events(log) for log in logs]
-    labels = labels or [run_label(log, next(iter(events), {})) for log, events in zip(logs, runs)]
+    labels = labels or run_labels({log: next(iter(events), {}) for log, events in zip(logs, runs)})
     runs = [[event for event in events if event["event"] == "report"] for events in runs]
     if [] in runs:
         log = logs[runs.index([])]
@@ -139,6 +139,21 @@ def _finish(panel, **words):
     panel.set(ylabel="nats", **words)
     panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     panel.spines[["top", "right"]].set_visible(False)
+
+
+def run_labels(beginnings):
+    """What a legend calls runs, {log: its first event}: a list of labels. Those of one name are told apart by the
+    settings that differ, or, where none does, by the folder."""
+    labels = {log: run_label(log, event) for log, event in beginnings.items()}
+    of_name = {label: [log for log in labels if labels[log] == label] for label in labels.values()}
+    for alike in (logs for logs in of_name.values() if len(logs) > 1):
+        settings = {log: saved_settings(beginnings[log]) for log in alike}
+        names = dict.fromkeys(name for its in settings.values() for name in its)
+        differ = [name for name in names if len({str(its.get(name)) for its in settings.values()}) > 1]
+        for log, its in settings.items():
+            parts = [f"{name} {its.get(name)}" for name in differ] or [f"in {log.parent}"]
+            labels[log] = ", ".join([labels[log], *parts])
+    return [*labels.values()]
 
 
 def run_label(path, event):

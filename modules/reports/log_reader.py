@@ -44,8 +44,14 @@ def run_events(path):
 
     Where the `.jsonl` lies beside the `.log`, it is read instead: it has more digits, and more events.
     """
+    path = log_of(path)
+    return read_events(path) if path.suffix == ".jsonl" and path.is_file() else _text_events(path)
+
+
+def log_of(path):
+    """The `.jsonl` beside a file of a run, or the file where there is none."""
     json_lines = Path(path).parent / f"{Path(path).stem}.jsonl"
-    return read_events(json_lines) if json_lines.is_file() else _text_events(path)
+    return json_lines if json_lines.is_file() else Path(path)
 
 
 def read_events(path):
