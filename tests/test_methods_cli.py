@@ -193,11 +193,17 @@ def test_methods_go_with_aggressive_training(call, workspace, flags):
 
 @pytest.mark.parametrize("flags", ["--model lm", "--model savae --svi_steps 2"])
 def test_the_models_generate(call, folder, flags):
-    run_id = f"tiny_aggressive0_{METHODS[flags]}_0_0_783435"
+    model = f"models/tiny/tiny_aggressive0_{METHODS[flags]}_0_0_783435.pt"
+    lines = "datasets/tiny_data/tiny.test.txt"
     call(text.main, *ARGS, *flags.split(), "--overwrite", cwd=folder)
-    for more in ([], ["--decode_input", "datasets/tiny_data/tiny.test.txt"]):
-        ran = call(text.main, "--dataset", "tiny", "--decode_from", f"models/tiny/{run_id}.pt", *more, cwd=folder)
-        assert (ran.returncode, ran.stderr) == (0, "")
+    ran = call(text.main, "--dataset", "tiny", "--decode_from", model, cwd=folder)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    for orders in (("--decode_from", model, "--decode_input", lines), ("--load_path", model, "--encode", lines)):
+        ran = call(text.main, "--dataset", "tiny", *orders, cwd=folder)
+        if "lm" in flags:
+            assert_refused(ran, model, "latent variable")
+        else:
+            assert (ran.returncode, ran.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -246,6 +246,17 @@ def test_mi_is_mixed_over_batches_of_the_size_of_training(call, plain, tmp_path,
     assert sizes == [4, 3]
 
 
+def test_a_test_split_that_changed_since_is_remarked_on(call, plain, tmp_path):
+    other = shutil.copytree(plain[0], tmp_path / "other")
+    lines = other / "datasets" / "tiny_data" / "tiny.test.txt"
+    lines.write_text(lines.read_text() + "red one\n")
+    model = f"models/tiny/{PLAIN}.pt"
+    for flags in ((), ("--batch_size", 3)):
+        assert call(text.main, *ARGS, *flags, "--eval", "--load_path", model, cwd=plain[0]).stderr == ""
+        ran = call(text.main, *ARGS, *flags, "--eval", "--load_path", model, cwd=other)
+        assert ran.returncode == 0 and ran.stderr.startswith(f"note: {model}: made when tiny had another test split")
+
+
 def test_another_seed_measures_under_other_noise(call, plain):
     assert evaluate(call, plain[0], "--seed", 1) != evaluate(call, plain[0], "--seed", 2)
 
@@ -551,3 +562,17 @@ def test_tf32_is_for_training_alone(call, workspace, monkeypatch):
     assert call(text.main, *ARGS, "--tf32", True, "--epochs", 1, cwd=workspace).returncode == 0
     assert seen == {"gradients": {(True, True)}, "iw_nll": {(False, False)}, "posteriors": {(False, False)}}
     prepare_device()
+
+
+@pytest.mark.parametrize(
+    "flags, remark",
+    [
+        (("--kl_start", 0.5, "--warm_up", 3), "note: --epochs 2: the KL weight will not have grown to 1"),
+        (("--warm_up", 3), "note: --warm_up does nothing without --kl_start below 1"),
+        (("--kl_start", 1, "--warm_up", 3), ""),  # the published plain run
+        (("--resume",), "there is no such run to resume; it starts\n"),
+    ],
+)
+def test_what_a_run_cannot_mean_is_remarked_on(call, workspace, flags, remark):
+    ran = call(text.main, *ARGS, *flags, cwd=workspace)
+    assert ran.returncode == 0 and remark in ran.stderr and ran.stderr.count("\n") == bool(remark)

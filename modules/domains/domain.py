@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from modules import methods
 from modules.checkpoint import load_model_file, load_weights
-from modules.command import UserError, processes
+from modules.command import UserError, note, processes
 from modules.data.corpus import Vocabulary
 from modules.distributed import team_for
 from modules.models.layers.precision import PRECISIONS
@@ -199,6 +199,9 @@ class Domain:
         its seed, unless a flag gives another."""
         model, vocabulary, s = self.load(s.load_path, s, device, ("batch_size", "seed"))
         splits, _ = self.read(s, device, ("test",), vocabulary)
+        saved, tested = load_model_file(s.load_path, self.name), splits["test"].fingerprint
+        if saved.get("dataset") == s.dataset and saved.get("data", {}).get("test", tested) != tested:
+            note(f"{s.load_path}: made when {s.dataset} had another test split; it may have been trained on this one")
         records = Printer(words=self.has_words)
         records.write("data", **read_in(splits, vocabulary and vocabulary.words))
         with team_for(model) as team:

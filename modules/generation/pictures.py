@@ -12,7 +12,7 @@ from modules import methods
 from modules.command import UserError
 from modules.domains.image_domain import IMAGE
 from modules.files import replacing
-from modules.generation.points import read_points, write_posteriors
+from modules.generation.points import need_latent_variable, read_points, write_posteriors
 from modules.models.gaussian import interpolate
 from modules.settings import Group, Setting, one_of, path, whole
 
@@ -70,6 +70,8 @@ def check(s):
 def draw(model, s):
     """Draw from a saved model: from the prior, from given points, reconstructions of test images, or between two."""
     random = torch.Generator().manual_seed(s.seed)  # on the CPU: a seed means the same on every device
+    if s.reconstruct or s.interpolate or s.z:
+        need_latent_variable(s, s.sample_from)
     if s.reconstruct:
         draw_reconstructions(model, s, random)
     elif s.interpolate:
@@ -105,6 +107,7 @@ def draw_interpolations(model, s, random):
 @torch.no_grad()
 def encode(model, s):
     """Write the means and log-variances of q(z|x), [images, nz] both, one row for each image of a split."""
+    need_latent_variable(s, s.load_path)
     random = torch.Generator().manual_seed(s.seed)
     split = IMAGE.read(s, model.device, (s.encode,))[0][s.encode]
     mean, logvar = (torch.cat(parts) for parts in zip(*(model.posterior(x, random) for x in split)))

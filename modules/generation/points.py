@@ -3,10 +3,17 @@
 import numpy as np
 import torch
 
+from modules import methods
 from modules.command import UserError
 from modules.files import BAD_FILE, write_npz
 
 FORMAT = "--z takes an .npz with an array mean [n, nz], such as --encode writes"
+
+
+def need_latent_variable(s, path):
+    """Raise UserError if the model of the file `path`, with settings `s`, has no latent variable."""
+    if not methods.dimensions(s):
+        raise UserError(f"{path}: a language model; without latent variable there is no posterior, and no point of it")
 
 
 def write_posteriors(path, mean, logvar):

@@ -12,7 +12,7 @@ from modules.command import UserError
 from modules.data.corpus import read_lines
 from modules.files import replacing
 from modules.generation import search
-from modules.generation.points import read_points, write_posteriors
+from modules.generation.points import need_latent_variable, read_points, write_posteriors
 from modules.generation.reconstruction import describe
 from modules.models.gaussian import interpolate, reparameterize
 from modules.settings import Group, Setting, number, one_of, path, switch, whole
@@ -113,6 +113,8 @@ def decode(model, vocabulary, s):
     the words do not depend on the noise of z.
     """
     random = torch.Generator().manual_seed(s.seed)
+    if s.decode_input or s.z:
+        need_latent_variable(s, s.decode_from)
     if s.interpolate:
         between_lines(model, vocabulary, s, random)
     elif s.decode_input:
@@ -146,6 +148,7 @@ def between_lines(model, vocabulary, s, random):
 
 def encode(model, vocabulary, s):
     """Write the means and log-variances of q(z|x), [lines, nz] both, one row for each line of a file."""
+    need_latent_variable(s, s.load_path)
     random = torch.Generator().manual_seed(s.seed)
     mean, logvar = posteriors(model, read_lines(s.encode, vocabulary, s.label), random)
     write_posteriors(Path("samples", f"{s.load_path.stem}_{s.encode.stem}.npz"), mean, logvar)

@@ -1,6 +1,6 @@
 """KL annealing (Bowman et al. 2016), and its cyclical form (Fu et al. 2019)."""
 
-from modules.command import UserError
+from modules.command import UserError, note
 from modules.methods.method import Method
 from modules.settings import Setting, number, whole
 
@@ -38,6 +38,15 @@ class Annealing(Method):
             )
         if s.kl_start < 1 and s.beta == 0:
             raise UserError("--kl_start does nothing with --beta 0: its KL weight is 0; leave one of them out")
+
+    def begin(self, s, model, description):
+        """Remark on a weight that does not grow to 1, or does not grow."""
+        if s.kl_start < 1 and s.epochs < s.warm_up:
+            note(
+                f"--epochs {s.epochs}: the KL weight will not have grown to 1, which takes --warm_up {s.warm_up} epochs"
+            )
+        if s.kl_start == 1 and not {"kl_start", "beta"} & s.given:
+            note("--warm_up does nothing without --kl_start below 1: the KL weight is 1 from the start")
 
     def kl_weight(self, s, iteration, batches_per_epoch):
         return annealed_weight(iteration, batches_per_epoch, s.kl_start, s.warm_up, s.kl_cycles)

@@ -100,6 +100,8 @@ def _clear_the_way(best, starts, run_id, observer, s):
         clear_leftovers(path)
     if starts:
         _make_room(run_id, observer, s)
+    if starts and s.resume:
+        note(f"{state_path(best)}: there is no such run to resume; it starts")
 
 
 @contextmanager
