@@ -13,16 +13,16 @@ flag.
 import torch
 
 from modules.command import run_command
-from modules.domains.domain import ORDERS, settle
+from modules.domains.domain import EVALUATION, RUNNING, settle
 from modules.domains.image_domain import IMAGE
 from modules.generation import pictures
-from modules.settings import parse
+from modules.settings import parse, refuse_together
 from modules.training.run import prepare_device, train_and_test
 
 
 def main():
-    s = settle(parse((*IMAGE.groups, ORDERS, pictures.DRAWING), __doc__))
-    pictures.check(s)
+    s = settle(parse((*IMAGE.groups, RUNNING, EVALUATION, pictures.DRAWING), __doc__))
+    refuse_together(s, pictures.ALTERNATIVES)
     torch.manual_seed(s.seed)
     device = prepare_device(s.tf32)
     if s.eval:

@@ -26,7 +26,7 @@ from modules.training.run import LOGS
 
 def main():
     args = parse_arguments()
-    methods = [method for method in plan.METHODS if method in args.methods]
+    methods = [method for method in plan.ROWS if method in args.methods]
     chosen = [table for table in plan.SCALES[args.scale] if table.name in args.tables]
     tables = {table: rows for table in chosen if (rows := plan.rows_of(table, methods, args.seeds))}
     if not tables:
@@ -94,12 +94,12 @@ def parse_arguments():
     """The command line, checked."""
     names = {scale: [table.name for table in tables] for scale, tables in plan.SCALES.items()}
     named = "; ".join(f"{scale}: {', '.join(its)}" for scale, its in names.items())
-    methods = ", ".join(plan.METHODS)
+    methods = ", ".join(plan.ROWS)
     parser = Parser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--scale", choices=tuple(names), default="small", help="paper: for GPUs; the others: for two cores")
     add("--tables", nargs="+", metavar="TABLE", help=f"{named} (all of the scale)")
-    add("--methods", nargs="+", choices=plan.METHODS, metavar="METHOD", help=f"rows, of {methods} (all)")
+    add("--methods", nargs="+", choices=plan.ROWS, metavar="METHOD", help=f"rows, of {methods} (all)")
     add("--seeds", type=whole(1, len(SEEDS)), help="of each row; by default, the scale says")
     add("--runs", nargs="+", metavar="ID", help="only these of them, and what they need; no tables")
     add("--workers", type=whole(1), default=1, help="runs at a time; OMP_NUM_THREADS unset, they share the cores")
@@ -110,7 +110,7 @@ def parse_arguments():
     add("--logs", type=path, help="with --report: another folder of logs than logs/")
     add("--output", type=path, default=Path("build", "tables"), help="folder of tables and figures")
     args = parser.parse_args()
-    args.tables, args.methods = args.tables or names[args.scale], args.methods or list(plan.METHODS)
+    args.tables, args.methods = args.tables or names[args.scale], args.methods or list(plan.ROWS)
     unknown = set(args.tables) - set(names[args.scale])
     if unknown:
         parser.error(f"--tables {min(unknown)}: --scale {args.scale} has {', '.join(names[args.scale])}")

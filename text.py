@@ -13,24 +13,24 @@ flag.
 import torch
 
 from modules.command import run_command
-from modules.domains.domain import ORDERS, settle
+from modules.domains.domain import EVALUATION, RUNNING, settle
 from modules.domains.text_domain import TEXT
 from modules.generation import sentences
-from modules.settings import parse
+from modules.settings import parse, refuse_together
 from modules.training.run import prepare_device, train_and_test
 
 
 def main():
-    s = settle(parse((*TEXT.groups, ORDERS, sentences.DECODING), __doc__))
-    sentences.check(s)
+    s = settle(parse((*TEXT.groups, RUNNING, EVALUATION, sentences.DECODING), __doc__))
+    refuse_together(s, *sentences.ALTERNATIVES)
     torch.manual_seed(s.seed)
     device = prepare_device(s.tf32)
     if s.eval:
         TEXT.evaluate(s, device)
     elif s.decode_from:
-        sentences.decode(*TEXT.load(s.decode_from, s, device, sentences.AS_TRAINED))
+        sentences.decode(*TEXT.load(s.decode_from, s, device))
     elif s.encode:
-        sentences.encode(*TEXT.load(s.load_path, s, device, sentences.AS_TRAINED))
+        sentences.encode(*TEXT.load(s.load_path, s, device))
     else:
         train_and_test(TEXT.run_id(s), TEXT.begin(s, device), s, TEXT.recipe)
 

@@ -12,7 +12,7 @@ import torch
 
 from modules.command import UserError, note, run_command
 from modules.data.corpus import OneBatch, TextSplit, Vocabulary, read_corpus
-from modules.domains.domain import ORDERS, settle
+from modules.domains.domain import RUNNING, settle
 from modules.domains.text_domain import TEXT
 from modules.evaluation.posterior_space import Snapshots, Trajectory
 from modules.settings import Group, Setting, number, one_of, parse, whole
@@ -47,7 +47,7 @@ SPACE = Group(
 
 
 def main():
-    s = check(settle(parse((SPACE, *TEXT.groups, ORDERS), __doc__, dataset="synthetic", preferred={"nz": 1})))
+    s = check(settle(parse((SPACE, *TEXT.groups, RUNNING), __doc__, dataset="synthetic", preferred={"nz": 1})))
     torch.manual_seed(s.seed)
     device = prepare_device(s.tf32)
     beginning = TEXT.begin(s, device)
@@ -76,8 +76,6 @@ def observe(s, beginning, device):
 
 def check(s):
     """Settle what the mode decides, and refuse what this study cannot do."""
-    if s.eval or s.load_path:
-        s.parser.error("--eval --load_path M: text.py evaluates the models of this study, too")
     s.num_plot = s.num_plot or NUM_PLOT[s.plot_mode]
     s.max_iterations = s.max_iterations or MAX_ITERATIONS[s.plot_mode]
     if not (s.zmin < s.zmax and 0 < s.dz < s.zmax - s.zmin < MOST_POINTS * s.dz):

@@ -5,6 +5,8 @@ import errno
 import os
 import sys
 
+from tqdm import tqdm
+
 # What PyTorch and oneDNN say where an allocation fails; torch.OutOfMemoryError, a RuntimeError, says the second.
 OUT_OF_MEMORY = (
     "DefaultCPUAllocator: ",
@@ -67,6 +69,11 @@ def note(text):
     """A remark on standard error, which stops nothing."""
     if first_process():
         print(f"note: {text}", file=sys.stderr, flush=True)
+
+
+def progress(items=None, **words):
+    """A progress bar over `items`, which the first process shows where a person reads standard error."""
+    return tqdm(items, leave=False, disable=not (first_process() and sys.stderr.isatty()), **words)
 
 
 def last_words(text):

@@ -88,10 +88,10 @@ class Settings(SimpleNamespace):
             for name, value in ((name, getattr(self, name)) for name in self.declared)
         }
 
-    def refuse_others(self, saved, complaint, passed_over=lambda setting: setting.may_change or setting.kind is path):
+    def refuse_others(self, saved, complaint, passed_over=lambda setting: setting.may_change):
         """Raise UserError(complaint(name, value in the record `saved`, value here)) of the first setting that differs.
 
-        What only one of them knows is passed over, and so are files, whose content decides, wherever they lie.
+        What only one of them knows is passed over.
         """
         ours = self.record()
         for name, setting in self.declared.items():
@@ -192,22 +192,29 @@ def command_parser(groups, description, dataset, values):
 
 def refuse_idle(parser, settings, given, values):
     """End the command if a flag was given that does nothing without another."""
-    for name in given:
-        other, *wanted = settings[name].needs if name in settings and settings[name].needs else (None,)
-        if other and not (values[other] in wanted if wanted else values[other]):
+    for name in (name for name in given if name in settings):
+        other, *wanted = settings[name].needs or (None,)
+        if other and given[name] is not False and not (values[other] in wanted if wanted else values[other]):
             parser.error(f"--{name} does nothing without --{other}{f' {wanted[0]}' if wanted else ''}")
+
+
+def refuse_together(s, *alternatives):
+    """End the command if two flags of one of the `alternatives`, tuples of names, were given."""
+    for names in alternatives:
+        given = [name for name in names if name in s.given and getattr(s, name)]
+        if len(given) > 1:
+            s.parser.error(f"--{given[0]} and --{given[1]} exclude each other")
 
 
 def flag(setting, default):
     """The arguments with which argparse takes a setting, its help naming the default."""
-    if setting.kind is switch:
-        return {"action": "store_true", "default": argparse.SUPPRESS, "help": setting.help}
     told = "" if default is REQUIRED or default is None else f" (default: {written(default)})"
     return {
         "type": setting.kind,
         "default": argparse.SUPPRESS,
         "help": (setting.help + told).replace("%", "%%"),
         "metavar": "|".join(setting.kind.choices) if hasattr(setting.kind, "choices") else setting.name.upper(),
+        **({"nargs": "?", "const": True} if setting.kind is switch else {}),  # alone, a flag says True
     }
 
 
@@ -245,7 +252,7 @@ def read_config(dataset, declared):
     unknown = sorted(map(str, set(params) - set(declared) - set(foreign)))
     if unknown:
         near = get_close_matches(unknown[0], declared, n=1)
-        guess = f"did you mean {near[0]!r}? " if near else "is it a config of another script? " if unknown[1:] else ""
+        guess = f"did you mean {near[0]!r}? " if near else ""
         raise UserError(f"{path}: unknown key {unknown[0]!r}; {guess}the known keys are {', '.join(declared)}")
     if foreign:
         note(f"{path}: passed over {', '.join(f'{key} ({FOREIGN[key]})' for key in foreign)}")
@@ -357,7 +364,12 @@ def _path(value):
     return Path(value)
 
 
-def _yes_no(value):
+def _csv_file(value):
+    refuse_unless(_path(value).suffix == ".csv")
+    return Path(value)
+
+
+def _switch(value):
     refuse_unless(str(value) in ("True", "False"))
     return str(value) == "True"
 
@@ -369,5 +381,6 @@ def _name(value):
 
 name = kind("a name of letters, digits, _, . and -", _name)
 path = kind("the name of a file", _path)
-yes_no = kind("True or False", _yes_no)
-switch = kind("True or False", _yes_no)  # as a flag without a value
+csv_file = kind("the name of a file that ends with .csv", _csv_file)
+switch = kind("True or False", _switch)
+switch.choices = ("True", "False")

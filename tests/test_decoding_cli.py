@@ -139,15 +139,15 @@ def test_parts_of_the_progress_bar_change_nothing(decode, monkeypatch):
 def test_one_line_for_each_line_in_order(decode, trained):
     """Empty lines, lines of unknown words, CRLF; each is what its own mean gives, alone."""
     printed, files = decode("--decode_from", "m.pt", "--decode_input", "lines.txt", "--decode_mean", "--max_length", 9)
-    assert list(files) == ["m_greedy_lines.rec"] and printed.startswith(
-        "wrote samples/m_greedy_lines.rec\nexact match "
+    assert list(files) == ["m_greedy_lines.mean.rec"] and printed.startswith(
+        "wrote samples/m_greedy_lines.mean.rec\nexact match "
     )
     model, vocabulary = model_of(trained)
     expected = [
         vocabulary.sentence(generation.greedy(model.decoder, encoded(trained, words)[0], vocabulary, 9)[0].tolist())
         for words in WORDS
     ]
-    assert files["m_greedy_lines.rec"] == expected
+    assert files["m_greedy_lines.mean.rec"] == expected
     assert expected[1] == expected[5] and expected[3] == expected[7] and len(set(expected)) > 2
 
 
@@ -413,8 +413,8 @@ FROM = ("--decode_from", "m.pt")
         (["--encode", "lines.txt", "--load_path", "m.pt", "--eval"], ["--encode", "--eval"]),
         (["--encode", "missing.txt", "--load_path", "m.pt"], ["missing.txt"]),
         ([*FROM, "--decode_mean"], ["--decode_mean", "--decode_input"]),
-        ([*FROM, "--resume"], ["--resume", "training"]),
-        (["--eval", "--load_path", "m.pt", "--overwrite"], ["--overwrite", "training"]),
+        ([*FROM, "--resume"], ["--resume", "--decode_from"]),
+        (["--eval", "--load_path", "m.pt", "--overwrite"], ["--overwrite", "--eval"]),
         ([*FROM, "--top_k", "3"], ["--top_k", "sample"]),
         ([*FROM, "--top_p", "0.5", "--decoding_strategy", "beam"], ["--top_p", "sample"]),
         ([*FROM, "--temperature", "0.5"], ["--temperature", "sample"]),

@@ -9,7 +9,7 @@ import image
 import text
 import toy
 from modules.checkpoint import load_checkpoint, save_checkpoint
-from modules.domains.domain import ORDERS, settle
+from modules.domains.domain import EVALUATION, RUNNING, settle
 from modules.domains.image_domain import IMAGE
 from modules.domains.text_domain import TEXT
 from modules.settings import parse
@@ -38,7 +38,7 @@ NAMES = [
 def settings(domain, flags):
     """The settings of a command line."""
     dataset = "synthetic" if domain is TEXT else "omniglot"
-    return settle(parse((*domain.groups, ORDERS), "A test", ["--dataset", dataset, *flags.split()]))
+    return settle(parse((*domain.groups, RUNNING, EVALUATION), "A test", ["--dataset", dataset, *flags.split()]))
 
 
 @pytest.mark.parametrize("domain, flags, part, chosen", NAMES)

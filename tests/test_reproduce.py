@@ -31,7 +31,7 @@ TINY = plan.Table(
     "--dataset tiny --iw_nsamples 5",
     "Yahoo",
     0.4,
-    methods=SMALL[0].methods,
+    rows=SMALL[0].rows,
     seeds=(2, 1),
     remark="!",
 )
@@ -47,7 +47,7 @@ def tiny(workspace, monkeypatch):
 
 
 def planned(method, task=0, table=TINY):
-    return plan.plan_run(table, plan.METHODS[method], task)
+    return plan.plan_run(table, plan.ROWS[method], task)
 
 
 def made_up_events(run, **figures):
@@ -479,7 +479,7 @@ def stand_in(tiny, monkeypatch):
 
     def prepare(ends, waits_for=0):
         parts = {}
-        for method, flags in {**plan.METHODS, "autoencoder": plan.AUTOENCODER}.items():
+        for method, flags in {**plan.ROWS, "autoencoder": plan.AUTOENCODER}.items():
             run = plan.plan_run(TINY, flags, 0)
             code, error = ends.get(method, (0, "a warning"))
             content = "".join(f"{json.dumps(event)}\n" for event in made_up_events(run)[: 1 if code else None])

@@ -13,7 +13,7 @@ import torch
 import text
 from modules import settings
 from modules.checkpoint import load_checkpoint, save_checkpoint
-from modules.domains.domain import ORDERS, settle
+from modules.domains.domain import EVALUATION, RUNNING, settle
 from modules.domains.text_domain import TEXT
 from modules.evaluation import metrics
 from modules.generation import sentences
@@ -267,7 +267,9 @@ def test_another_seed_measures_under_other_noise(call, plain):
 def parse(*args):
     return settle(
         settings.parse(
-            (*TEXT.groups, ORDERS, sentences.DECODING), "text.py", ["--dataset", "synthetic", *map(str, args)]
+            (*TEXT.groups, RUNNING, EVALUATION, sentences.DECODING),
+            "text.py",
+            ["--dataset", "synthetic", *map(str, args)],
         )
     )
 

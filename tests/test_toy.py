@@ -290,7 +290,7 @@ def test_bad_flags_of_figures(workspace, call, script, flags):
         (["--plot_mode", "double"], "plot_mode"),
         (["--zmax", "inf"], "--zmax"),
         (["--dz", "1e-9"], "no grid"),
-        (["--eval", "--load_path", "m.pt"], "text.py"),
+        (["--eval", "--load_path", "m.pt"], "--eval"),
         (["--optim", "adam", "--momentum", "0.5"], "--momentum"),
     ],
 )

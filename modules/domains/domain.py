@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 
 from modules import methods
 from modules.checkpoint import load_model_file, load_weights
-from modules.command import UserError, note, processes
+from modules.command import note, processes
 from modules.data.corpus import Vocabulary
 from modules.distributed import team_for
 from modules.models.layers.precision import PRECISIONS
@@ -14,15 +15,16 @@ from modules.settings import (
     Group,
     Setting,
     Settings,
+    csv_file,
     exactly,
     number,
     one_of,
     path,
+    refuse_together,
     saved_settings,
     set_defaults,
     switch,
     whole,
-    yes_no,
 )
 from modules.training.recipe import RATES, Recipe, departures
 from modules.training.records import Printer
@@ -52,6 +54,7 @@ TRAINING = Group(
             "inner steps clip the norm over all gradients (published), or "
             "over the encoder's alone, which saves the decoder's",
             "joint",
+            needs=("aggressive",),
         ),
         Setting(
             "precision",
@@ -61,7 +64,7 @@ TRAINING = Group(
         ),
         Setting(
             "tf32",
-            yes_no,
+            switch,
             "whether a GPU may round the factors of float32 products to TF32 in training; published "
             "figures are of cards without it",
             False,
@@ -91,16 +94,24 @@ IW = Group(
         ),
     ),
 )
-ORDERS = Group(
-    "what to do",
+ALONE = ("encode", "decode_from", "sample_from")  # the work of one process, with no likelihood in it
+ORDERS = ("resume", "overwrite", "eval", *ALONE)  # of which a command is given one at most
+RUNNING = Group(
+    "an earlier run of this name",
     (
-        Setting("resume", switch, "go on from the last checkpoint of this run", False),
-        Setting("overwrite", switch, "start this run again, erasing its earlier files", False),
-        Setting("eval", switch, "evaluate the model of --load_path on the test split", False),
-        Setting("load_path", path, "a saved model", None),
+        Setting("resume", switch, "go on from its last checkpoint", False),
+        Setting("overwrite", switch, "start it again, erasing its files", False),
+    ),
+    of_run=False,
+)
+EVALUATION = Group(
+    "evaluation of a saved model",
+    (
+        Setting("eval", switch, "on the test split", False, needs=("load_path",)),
+        Setting("load_path", path, "the model", None),
         Setting(
             "per_example",
-            path,
+            csv_file,
             "write the figures of each test sentence or image, in nats, into this .csv, in the order of the test file",
             None,
             needs=("eval",),
@@ -158,8 +169,6 @@ class Domain:
         methods.check(s)
         if s.tensorboard:
             summary_writer()
-        if "inner_clip" in s.given and s.inner_clip == "encoder" and not s.aggressive:
-            raise UserError("--inner_clip encoder does nothing without --aggressive 1: there are no inner steps")
         splits, vocabulary = self.read(s, device, ("train", "val", "test"))
         model = self.build(s, vocabulary, f"config/config_{s.dataset}.py").to(device)
         description = {
@@ -171,7 +180,7 @@ class Domain:
         }
         return model, splits, description
 
-    def load(self, path, s, device, as_trained=("batch_size",)):
+    def load(self, path, s, device, as_trained=("batch_size", "label")):
         """A saved model on the device, in evaluation mode: (model, Vocabulary or None, the settings it has with those
         of the command).
 
@@ -197,7 +206,7 @@ class Domain:
     def evaluate(self, s, device):
         """Print what the model of --load_path comes to on the test split, as at the end of its run: under the noise of
         its seed, unless a flag gives another."""
-        model, vocabulary, s = self.load(s.load_path, s, device, ("batch_size", "seed"))
+        model, vocabulary, s = self.load(s.load_path, s, device, ("batch_size", "label", "seed"))
         splits, _ = self.read(s, device, ("test",), vocabulary)
         saved, tested = load_model_file(s.load_path, self.name), splits["test"].fingerprint
         if saved.get("dataset") == s.dataset and saved.get("data", {}).get("test", tested) != tested:
@@ -209,33 +218,20 @@ class Domain:
 
 
 def settle(s):
-    """Settle what several settings decide together: seed and learning rate, what the command is to do, and what belongs
-    to that. Ends the command if settings contradict each other."""
+    """Settle what several settings decide together: seed and learning rate. Ends the command if settings contradict
+    each other."""
     if "taskid" in s.given:
         s.given.add("seed")  # which it picks
     s.seed = SEEDS[s.taskid] if s.seed is None else s.seed
     s.lr = RATES[s.optimizer] if s.lr is None else s.lr
-    if s.momentum and getattr(s, "optimizer", None) == "adam":
+    if getattr(s, "momentum", 0) and s.optimizer == "adam":
         s.parser.error("--momentum is that of SGD; --optimizer adam has its own")
-    orders = [name for name in ("decode_from", "sample_from", "eval", "encode") if getattr(s, name, None)]
-    if len(orders) > 1:
-        s.parser.error(f"--{orders[0]} and --{orders[1]} exclude each other")
-    if s.resume and s.overwrite:
-        s.parser.error("--resume and --overwrite exclude each other")
-    if orders and (s.resume or s.overwrite):
-        s.parser.error("--resume and --overwrite belong to training, and a saved model is not trained")
-    if (orders[:1] in (["eval"], ["encode"])) != bool(s.load_path):
-        reading = " or ".join(f"--{name}" for name in ("eval", "encode") if hasattr(s, name))
-        s.parser.error(f"--load_path names the model of {reading}; neither goes without the other")
-    idle = sorted({"iw_nsamples", "iw_batch"} & s.given)
-    if idle and orders and not s.eval:
-        s.parser.error(f"--{idle[0]} is for likelihoods, of which none is estimated here")
-    if processes() > 1 and orders and not s.eval:
-        s.parser.error("generating and encoding are the work of one process; start it without torchrun")
-    if s.per_example and s.per_example.suffix != ".csv":
-        s.parser.error(f"--per_example {s.per_example}: the name of the file ends with .csv")
-    if processes() > 1 and s.per_example:
-        s.parser.error("--per_example is the work of one process; start it without torchrun")
+    refuse_together(s, ORDERS, *product(("iw_nsamples", "iw_batch"), ALONE))
+    if getattr(s, "load_path", None) and not (s.eval or s.encode):
+        s.parser.error("--load_path names the model of --eval or --encode; neither goes without the other")
+    for name in (*ALONE, "per_example"):
+        if processes() > 1 and getattr(s, name, None):
+            s.parser.error(f"--{name} is the work of one process; start it without torchrun")
     return s
 
 

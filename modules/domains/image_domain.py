@@ -24,7 +24,7 @@ MODEL = Group(
         Setting("latent_feature_map", whole(1), "planes of the image's size that z becomes in the decoder", model=True),
     ),
 )
-DATA = Group("data", (Setting("data_file", path, "a .pt or .npz file of training, validation and test images"),))
+DATA = Group("data", (Setting("data_file", path, "a .pt or .npz file of all three splits", may_change=True),))
 
 
 def read_splits(s, device, names, vocabulary=None):
@@ -68,6 +68,7 @@ GROUPS = (
         batch_size={"kind": whole(2)},  # for batch norm
         lr={"default": RECIPE.lr, "help": "learning rate at the start"},
         optimizer=None,
+        momentum=None,
     ),
     changed(METHODS, svi_steps={"default": 10}, word_dropout=None),
     MODEL,

@@ -1,15 +1,13 @@
 """What `image.py` does with a trained model: images from points of the latent space, and points from images."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from modules import methods
-from modules.command import UserError
+from modules.command import UserError, progress
 from modules.domains.image_domain import IMAGE
 from modules.files import replacing
 from modules.generation.points import need_latent_variable, read_points, write_posteriors
@@ -22,6 +20,7 @@ PAIR_COLUMNS = 5  # of the grid of originals, each beside its reconstruction
 GAP = 2  # pixels between two pictures of a grid
 SCALE = 2  # pixels of the file for a pixel of an image, each way
 
+ALTERNATIVES = ("num_samples", "reconstruct", "interpolate", "z")  # what to draw
 DRAWING = Group(
     "drawing, into samples/",
     (
@@ -50,21 +49,11 @@ DRAWING = Group(
             one_of("val", "test"),
             "write mean and logvar of q(z|x) for each image of this split (.npz), with the model of --load_path",
             None,
+            needs=("load_path",),
         ),
     ),
     of_run=False,
 )
-
-
-def check(s):
-    """Refuse flags that need others, or exclude them."""
-    if s.momentum:
-        s.parser.error("--momentum is that of SGD; images are trained with Adam, which has its own")
-    sources = [name for name in ("reconstruct", "interpolate", "z") if getattr(s, name)]
-    if len(sources) > 1:
-        s.parser.error(f"--{sources[0]} and --{sources[1]} exclude each other")
-    if "num_samples" in s.given and sources:
-        s.parser.error(f"--num_samples is for images from the prior, not --{sources[0]}")
 
 
 def draw(model, s):
@@ -125,11 +114,7 @@ def first_test_images(s, count):
 def sample(model, z, random):
     """Images and probabilities from p(x|z), [n, 1, height, width] both, with a progress bar."""
     parts = [
-        model.decoder.sample(
-            part.to(model.device),
-            random,
-            lambda rows: tqdm(rows, desc="rows", leave=False, disable=not sys.stderr.isatty()),
-        )
+        model.decoder.sample(part.to(model.device), random, lambda rows: progress(rows, desc="rows"))
         for part in z.split(PART)
     ]
     return tuple(torch.cat(grids) for grids in zip(*parts))

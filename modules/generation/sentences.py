@@ -1,14 +1,12 @@
 """What `text.py` does with a trained model: sentences from points of the latent space, and points from sentences."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from modules import methods
-from modules.command import UserError
+from modules.command import UserError, progress
 from modules.data.corpus import read_lines
 from modules.files import replacing
 from modules.generation import search
@@ -21,8 +19,13 @@ ENCODE_BATCH = 256  # sentences of one length that the encoder reads at once
 SAMPLES = 100  # from the prior
 MAX_LENGTH = 100  # words of a sentence that no line says the length of, at most
 PART = 1000  # sentences generated between two updates of the progress bar
-AS_TRAINED = ("batch_size", "label")  # besides the model: lines are read as those that it was trained on
 
+ALTERNATIVES = (
+    ("z", "decode_input"),
+    ("z", "num_samples"),
+    ("num_samples", "decode_mean"),
+    ("num_samples", "interpolate"),
+)
 DECODING = Group(
     "decoding, into samples/",
     (
@@ -90,20 +93,11 @@ DECODING = Group(
             path,
             "write mean and logvar of q(z|x) for each line of this file (.npz), with the model of --load_path",
             None,
+            needs=("load_path",),
         ),
     ),
     of_run=False,
 )
-
-
-def check(s):
-    """Refuse flags that need others, or exclude them."""
-    if s.z and (s.decode_input or s.num_samples):
-        other = "decode_input" if s.decode_input else "num_samples"
-        s.parser.error(f"--z and --{other} exclude each other: there is one sentence for each point of --z")
-    if s.num_samples and (s.decode_mean or s.interpolate):
-        other = "decode_mean" if s.decode_mean else "interpolate"
-        s.parser.error(f"--num_samples and --{other} exclude each other: each line has one z there")
 
 
 def decode(model, vocabulary, s):
@@ -130,7 +124,7 @@ def reconstruct(model, vocabulary, s, random):
     """Write `--num_samples` sentences for each line (one, unless told), in order, and print how close they come."""
     corpus = read_lines(s.decode_input, vocabulary, s.label)
     sentences = generate(model, vocabulary, s, latents(model, corpus, s, random), random, longest(corpus))
-    write_lines(output_path(s, "rec"), sentences)
+    write_lines(output_path(s, "mean.rec" if s.decode_mean else "rec"), sentences)
     originals = [vocabulary.sentence(corpus[i].tolist()) for i in range(len(corpus))]
     print(describe([line for line in originals for _ in range(s.num_samples or 1)], sentences))
 
@@ -189,7 +183,7 @@ def generate(model, vocabulary, s, z, random, max_length):
             decoder, part, vocabulary, max_length, random, s.temperature, s.top_k, s.top_p
         ),
     }
-    parts = tqdm(z.split(PART), desc="sentences", unit=f"x{PART}", leave=False, disable=not sys.stderr.isatty())
+    parts = progress(z.split(PART), desc="sentences", unit=f"x{PART}")
     return [vocabulary.sentence(tokens) for part in parts for tokens in strategies[s.decoding_strategy](part).tolist()]
 
 

@@ -1,5 +1,6 @@
 """Curves of runs while they train, drawn from their logs."""
 
+from math import nan
 from statistics import fmean
 
 from matplotlib import pyplot
@@ -71,7 +72,9 @@ def optimum_figure(runs, optimum):
         colour = f"C{place % COLOURS}"
         for log in (log for log, _ in seeds if log):
             vals = [event for event in read_events(log) if event["event"] == "val"]
-            left.plot([val["epoch"] for val in vals], [val["mi_agg"] for val in vals], color=colour, linewidth=0.9)
+            left.plot(
+                [val["epoch"] for val in vals], [val.get("mi_agg", nan) for val in vals], color=colour, linewidth=0.9
+            )
         above = [nll - optimum.nll for _, nll in seeds if nll is not None]
         right.scatter(above, [place] * len(above), s=22, color=colour, alpha=0.6, linewidth=0)
         right.plot([fmean(above)] if above else [], [place] * bool(above), "|", color=colour, markersize=18)

@@ -5,7 +5,7 @@ A run is never described twice: its id, files and settings all follow from the f
 
 from dataclasses import dataclass, field, replace
 
-from modules.domains.domain import ORDERS, Domain, settle
+from modules.domains.domain import RUNNING, Domain, settle
 from modules.domains.image_domain import IMAGE
 from modules.domains.text_domain import TEXT
 from modules.evaluation.optimum import KNOWN, Optimum
@@ -15,7 +15,7 @@ from modules.training.run import LOGS, log_path, model_path
 
 ANNEAL = "--kl_start 0.1 --warm_up {anneal}"
 AUTOENCODER = "--beta 0.0"  # a run that is in no row, but whose best model another one starts from, as {needed}
-METHODS = {  # {row: flags}; those in braces but {needed} are the table's
+ROWS = {  # {row: flags}; those in braces but {needed} are the table's
     "lm": "--model lm",
     "vae": "--kl_start 1.0",
     "vae_anneal": ANNEAL,
@@ -32,9 +32,9 @@ METHODS = {  # {row: flags}; those in braces but {needed} are the table's
     "batch_norm": "--bn_gamma 0.6",  # Zhu et al. 2020
     "committed_rate": "--committed_rate 3",  # Razavi et al. 2019
 }
-PAPER = ("lm", "vae", "vae_anneal", "aggressive", "aggressive_anneal")  # what the paper is about
-STEADY = ("steady", "steady_anneal")
-MAIN = (*PAPER, *STEADY)  # rows with more seeds
+OF_PAPER = ("lm", "vae", "vae_anneal", "aggressive", "aggressive_anneal")  # what the paper is about
+OF_STEADY = ("steady", "steady_anneal")
+MAIN = (*OF_PAPER, *OF_STEADY)  # rows with more seeds
 COLUMNS = ("nll", "ppl", "kl", "mi", "mi_agg", "active_units", "aggressive_epochs", "hours")  # as in a log
 
 
@@ -48,7 +48,7 @@ class Table:
     flags: str
     published: str  # the data of the paper's figures; "" if it has none
     beta: float  # of the beta-VAE, as published
-    methods: tuple = tuple(METHODS)  # its rows
+    rows: tuple = tuple(ROWS)  # its rows
     seeds: tuple = (5, 5)  # of the rows in MAIN, of the others
     anneal: int = 10  # epochs of KL annealing
     cycle: int = 5  # epochs of each of the four rises of cyclical annealing
@@ -63,7 +63,7 @@ PTB_TINY = "--dataset ptb_tiny --train_limit 5000 --iw_nsamples 100"
 OMNIGLOT_TINY = "--dataset omniglot_tiny --train_limit 1600 --iw_nsamples 25"
 REMARK = "Data and sizes differ from the published ones: compare the pattern, not the values."
 SMALL = {
-    "methods": tuple(method for method in METHODS if method not in STEADY),
+    "rows": tuple(row for row in ROWS if row not in OF_STEADY),
     "seeds": (3, 1),
     "anneal": 5,
     "svi": "--svi_steps 5",
@@ -77,7 +77,7 @@ SYNTHETIC = Table(
     "--dataset synthetic",
     "",
     0.4,
-    methods=(*MAIN, "beta_anneal", "savae_anneal", "ae_init"),
+    rows=(*MAIN, "beta_anneal", "savae_anneal", "ae_init"),
     seeds=(10, 3),
     columns=("nll", "gap", *COMPARED),
     against="vae_anneal",
@@ -90,7 +90,7 @@ PTB_SHORT = Table(
     "--dataset ptb_short",
     "",
     0.4,
-    methods=MAIN,
+    rows=MAIN,
     seeds=(3, 3),
     anneal=5,
     columns=("nll", *COMPARED),
@@ -103,7 +103,7 @@ PTB_WHOLE = Table(
     "--dataset ptb --precision bf16 --epochs 12 --iw_nsamples 100",
     "",
     0.4,
-    methods=("lm", "vae_anneal", "aggressive_anneal", "steady_anneal"),
+    rows=("lm", "vae_anneal", "aggressive_anneal", "steady_anneal"),
     seeds=(1, 1),
     anneal=5,
     columns=("nll", "ppl", *COMPARED),
@@ -114,7 +114,7 @@ DEMO = replace(
     name="demo",
     title="The synthetic set, published data and sizes, 12 epochs",
     flags="--dataset synthetic --epochs 12 --jobid 12",
-    methods=("vae_anneal", "steady_anneal"),
+    rows=("vae_anneal", "steady_anneal"),
     seeds=(1, 1),
 )
 SCALES = {
@@ -160,10 +160,11 @@ class Run:
         return log_path(self.s.dataset, self.id, suffix, logs)
 
 
-def rows_of(table, methods=tuple(METHODS), seeds=None):
-    """Of a table the rows among `methods`: {method: its runs, one a seed}; `seeds` overrides how many."""
-    counts = {method: seeds or table.seeds[method not in MAIN] for method in methods if method in table.methods}
-    return {method: [plan_run(table, METHODS[method], task) for task in range(n)] for method, n in counts.items()}
+def rows_of(table, rows=tuple(ROWS), seeds=None):
+    """Of a table those among `rows`: {row: its runs, one a seed}; `seeds` overrides how many."""
+    of_main, of_others = table.seeds
+    counts = {row: seeds or (of_main if row in MAIN else of_others) for row in rows if row in table.rows}
+    return {row: [plan_run(table, ROWS[row], task) for task in range(count)] for row, count in counts.items()}
 
 
 def plan_run(table, flags, task):
@@ -171,5 +172,5 @@ def plan_run(table, flags, task):
     needs = plan_run(table, AUTOENCODER, task) if "{needed}" in flags else None
     flags = flags.format(**vars(table), needed=needs and needs.model.as_posix())
     arguments = *table.flags.split(), *flags.split(), "--taskid", str(task), "--resume"
-    s = settle(parse((*table.domain.groups, ORDERS), "A planned run", arguments))
+    s = settle(parse((*table.domain.groups, RUNNING), "A planned run", arguments))
     return Run(table.domain.run_id(s), f"{table.domain.name}.py", arguments, needs, s)

@@ -3,7 +3,7 @@
 import re
 
 NAMES = {"nll": "NLL", "kl": "KL", "mi": "MI", "active_units": "AU"}
-PAPER = """
+PRINTED = """
 Yahoo     lm                 328.0 (0.3)
 Yahoo     vae                329.0 (0.1)   0.0          0.0          0.0
 Yahoo     vae_anneal         328.6 (0.0)   0.0          0.0          0.0
@@ -30,7 +30,7 @@ Omniglot  aggressive_anneal  89.11 (0.04)  2.36 (0.15)  2.02 (0.12)  7.2 (1.3)
 
 def printed(data, method):
     """What the paper prints of a method on `data`: {name of NAMES: "mean (deviation)" or "mean"}, as far as it does."""
-    rows = (re.split("  +", line) for line in PAPER.strip().splitlines())
+    rows = (re.split("  +", line) for line in PRINTED.strip().splitlines())
     return next((dict(zip(NAMES, row[2:])) for row in rows if row[:2] == [data, method]), {})
 
 

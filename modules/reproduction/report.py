@@ -6,12 +6,12 @@ from collections import Counter
 from dataclasses import dataclass
 
 from modules.files import replacing
-from modules.methods import method_name
+from modules.methods import dimensions, method_name
 from modules.reports import figures, tables
 from modules.reports.curves import epochs_figure, optimum_figure, runs_figure
 from modules.reports.log_reader import MI_OF_EPOCHS
 from modules.reproduction import published
-from modules.reproduction.plan import PAPER, Table
+from modules.reproduction.plan import OF_PAPER, Table
 from modules.reproduction.runner import state_to_show
 
 TITLES = {
@@ -39,6 +39,7 @@ class Row:
     states: list
     s = property(lambda row: row.runs[0].s)
     name = property(lambda row: method_name(row.s.record()))
+    has_z = property(lambda row: dimensions(row.s) > 0)
     kinds = property(lambda row: Counter(state.kind for state in row.states))
 
     def summaries(self):
@@ -51,23 +52,27 @@ class Row:
         """(mean, sample standard deviation, None of a single run) over the finished runs; None where there is none."""
         name = "seconds" if key in ("hours", "minutes") else key
         values = [one[name] for one in self.summaries().values()]
-        without_z = self.s.model == "lm" and key in OF_Z
-        if without_z or (key == "aggressive_epochs" and not self.s.aggressive) or not values or None in values:
+        if (
+            (key in OF_Z and not self.has_z)
+            or (key == "aggressive_epochs" and not self.s.aggressive)
+            or not values
+            or None in values
+        ):
             return None
         return mean_and_deviation([value * FACTORS.get(key, 1) for value in values])
 
     def collapsed(self):
         """How many finished runs have lost z: at their best model, after the last epoch, at any epoch after the first;
         empty where there are none, or no z."""
-        summaries = self.summaries().values()
-        if self.s.model == "lm" or not summaries:
+        columns = [[one[key] for one in self.summaries().values()] for key in ("mi_agg", *MI_OF_EPOCHS)]
+        if not self.has_z or any(None in column or not column for column in columns):
             return ()
-        return tuple(sum(one[key] < COLLAPSED for one in summaries) for key in ("mi_agg", *MI_OF_EPOCHS))
+        return tuple(sum(mi < COLLAPSED for mi in column) for column in columns)
 
     def reached(self, logs):
         """[(log, None of a model without z; NLL, None before the end)] of the runs that have trained."""
         begun = [(run, state.figures) for run, state in zip(self.runs, self.states) if state.figures["epochs"]]
-        return [(None if self.s.model == "lm" else run.log(logs=logs), figures["nll"]) for run, figures in begun]
+        return [(run.log(logs=logs) if self.has_z else None, figures["nll"]) for run, figures in begun]
 
     def difference(self, other):
         """(mean, half a 95% interval) of this row's NLL less another's, seed by seed; None of fewer than two seeds.
@@ -184,17 +189,17 @@ def record(row, against=None):
 
 
 def draw(table, rows, stem, logs):
-    """Figures, as PDF and as PNG: from the first seed of each method, as far as it has trained, MI over updates and
-    figure 5 of the paper; from every seed, where the optimum is known, how near methods come to it."""
-    trained = {row: row.runs[0].log(logs=logs) for row in rows if row.states[0].figures["epochs"]}
-    latent = {row.name: log for row, log in trained.items() if row.s.model != "lm"}
-    main = {row.name: log for row, log in trained.items() if row.method in PAPER and row.s.model != "lm"}
+    """Figures, as PDF and as PNG: from the first seed of each method that has trained, MI over updates and figure 5 of
+    the paper; from every seed, where the optimum is known, how near methods come to it."""
+    reached = {row: found for row in rows if (found := row.reached(logs))}
+    latent = {row.name: found[0][0] for row, found in reached.items() if row.has_z}
+    main = {row.name: latent[row.name] for row in reached if row.has_z and row.method in OF_PAPER}
     drawn = {}
     if latent:
         drawn["mi"] = runs_figure([*latent.values()], ["mi"], [*latent])
     if main:
         drawn["epochs"] = epochs_figure([*main.values()], [*main])
     if latent and table.optimum:
-        drawn["optimum"] = optimum_figure({row.name: row.reached(logs) for row in trained}, table.optimum)
+        drawn["optimum"] = optimum_figure({row.name: found for row, found in reached.items()}, table.optimum)
     for name, figure in drawn.items():
         figures.save_figure(figure, f"{stem}_{name}.pdf", f"{stem}_{name}.png")

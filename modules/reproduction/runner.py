@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from modules.command import UserError
 from modules.reports.log_reader import read_events, summarise
-from modules.settings import REPOSITORY, path, saved_settings
+from modules.settings import REPOSITORY, saved_settings
 from modules.training.run import LOGS
 
 STOPPED = (130, -signal.SIGINT, -signal.SIGTERM)  # exit codes of a script that was asked to stop
@@ -56,9 +56,9 @@ def state_to_show(run, logs=LOGS):
 
 def check_as_planned(run, log, events, figures_depend_on):
     """Raise UserError if the log was made with other settings than planned. Passed over are settings younger than it,
-    places of files, and what may change on a resume without a change of figures."""
+    and what may change on a resume without a change of figures."""
     made = next((event for event in reversed(events) if event["event"] in ("run", "resume")), {})
-    free = {key for key, one in run.s.declared.items() if one.may_change or one.kind is path} - figures_depend_on
+    free = {key for key, one in run.s.declared.items() if one.may_change} - figures_depend_on
     mend = f"move the log, {run.model} and {run.state} to another place, or change the plan"
     run.s.refuse_others(
         saved_settings(made),

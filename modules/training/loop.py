@@ -10,11 +10,10 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from modules import methods
 from modules.checkpoint import load_checkpoint, require_kind, save_checkpoint
-from modules.command import Interrupted, UserError
+from modules.command import Interrupted, UserError, progress
 from modules.distributed import Team
 from modules.evaluation import metrics
 from modules.training.algorithm import Algorithm1
@@ -163,15 +162,7 @@ class Trainer:
         if self.order is None:
             self.order = train.order(self.generator)
         last_save = time.monotonic()
-        bar = tqdm(
-            total=train.num_batches,
-            initial=p.batch,
-            desc=f"epoch {p.epoch}",
-            unit="batch",
-            leave=False,
-            disable=not (self.team.first and sys.stderr.isatty()),
-        )
-        with bar:
+        with progress(total=train.num_batches, initial=p.batch, desc=f"epoch {p.epoch}", unit="batch") as bar:
             while p.batch < train.num_batches and not self.out_of_iterations:
                 started = time.monotonic()
                 self.team.draw_noise_of(self.s.seed, p.iteration)

@@ -3,17 +3,15 @@
 import json
 import math
 import os
-import sys
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from modules import methods
 from modules.checkpoint import load_checkpoint
-from modules.command import Interrupted, UserError, note
+from modules.command import Interrupted, UserError, note, progress
 from modules.distributed import Team, team_for
 from modules.evaluation import metrics, optimum
 from modules.evaluation.examples import Examples
@@ -45,6 +43,8 @@ def prepare_device(tf32=False):
             )
         torch.cuda.set_device(mine)
         return torch.device("cuda")
+    if tf32:
+        note("--tf32 True does nothing here: there is no GPU")
     keep_freed_memory()
     return torch.device("cpu")
 
@@ -184,13 +184,7 @@ def test(model, split, s, records, team=None, per_example=None):
         s.iw_nsamples,
         s.iw_batch,
         s.seed,
-        lambda batches: tqdm(
-            batches,
-            total=split.num_batches,
-            desc="iw nll",
-            leave=False,
-            disable=not (team.first and sys.stderr.isatty()),
-        ),
+        lambda batches: progress(batches, total=split.num_batches, desc="iw nll"),
         team,
         examples,
     )

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import torch
 
-from modules.domains.domain import ORDERS
+from modules.domains.domain import EVALUATION, RUNNING
 from modules.domains.image_domain import IMAGE
 from modules.domains.text_domain import TEXT
 from modules.generation import pictures, sentences
@@ -151,9 +151,9 @@ def config(content, rng):
 
 NAMES = sorted({setting.name for domain in (TEXT, IMAGE) for group in domain.groups for setting in group.settings})
 FLAGS = {
-    "text": (*TEXT.groups, ORDERS, sentences.DECODING),
-    "toy": (SPACE, *TEXT.groups, ORDERS),
-    "image": (*IMAGE.groups, ORDERS, pictures.DRAWING),
+    "text": (*TEXT.groups, RUNNING, EVALUATION, sentences.DECODING),
+    "toy": (SPACE, *TEXT.groups, RUNNING),
+    "image": (*IMAGE.groups, RUNNING, EVALUATION, pictures.DRAWING),
 }
 FLAGS = {script: [setting for group in groups for setting in group.settings] for script, groups in FLAGS.items()}
 
