@@ -267,22 +267,29 @@ def test_the_encoder_comes_from_the_file_and_the_decoder_is_new(call, autoencode
 
 
 def test_an_encoder_from_elsewhere_goes_with_constraints_and_aggressive_training(call, autoencoder):
-    """Its own constraints are not taken over, the new run's are new."""
+    """Its own constraints are not taken over, the new run's are new. What is to be known of the first is remarked on."""
     place, path = autoencoder
+    known = load_checkpoint(place / path, "text")["metrics"]["mi_agg"]
+    remark = f"note: {path}: its encoder tells next to nothing of x, mi_agg {known:.2f} nats\n"
+    assert known < 0.1
     for flags in (["--bn_gamma", 0.6, "--jobid", 3], ["--aggressive", 1, "--epochs", 1]):
         ran = call(text.main, *ARGS, "--encoder_from", path, *flags, cwd=place)
-        assert (ran.returncode, ran.stderr) == (0, "")
+        assert (ran.returncode, ran.stderr) == (0, remark)
     saved = "models/tiny/tiny_aggressive0_kls1.00_warm10_bn0.6_init_3_0_783435.pt"
-    assert call(text.main, *ARGS, "--encoder_from", saved, "--jobid", 4, cwd=place).returncode == 0
+    ran = call(text.main, *ARGS, "--encoder_from", saved, "--jobid", 4, cwd=place)
+    assert (ran.returncode, ran.stderr) == (0, "")  # batch norm has it say something
 
 
-def test_the_file_is_not_needed_to_resume(call, autoencoder, tmp_path):
+def test_a_run_goes_on_with_the_encoder_that_it_began_with(call, autoencoder, tmp_path):
+    """The file is not read again, but another one's name is refused."""
     place, path = autoencoder
     copy = tmp_path / "encoder.pt"
     copy.write_bytes((place / path).read_bytes())
     args = (*ARGS, "--encoder_from", copy, "--jobid", 7)
     assert call(text.main, *args, "--epochs", 1, cwd=place).returncode == 0
     copy.unlink()
+    other = call(text.main, *ARGS, "--jobid", 7, "--encoder_from", "other.pt", "--resume", cwd=place)
+    assert_refused(other, "encoder_from", copy, "other.pt")
     assert call(text.main, *args, "--epochs", 2, "--resume", cwd=place).returncode == 0
 
 

@@ -189,8 +189,9 @@ class Domain:
         as the authors' code saves it, the settings are those of the dataset, the vocabulary that of its training file.
         """
         content, vocabulary = load_model_file(path, self.name), None
+        saved = saved_settings(content)
         if "args" in content:
-            s = s.as_trained(saved_settings(content), path, as_trained)
+            s = s.as_trained(saved, path, as_trained)
             vocabulary = Vocabulary.of_file(content.get("vocabulary"), path) if self.has_words else None
         else:
             s.need_config()
@@ -199,7 +200,8 @@ class Domain:
                 _, vocabulary = self.read(s, "cpu", ("train",))
                 about += f" and the {len(vocabulary)} words of {s.train_data}"
             print(about)
-        model = self.build(s, vocabulary, path)
+        batch_size = saved.get("batch_size", s.batch_size)  # semi-amortised inference is that of the training's batches
+        model = self.build(Settings(**{**vars(s), "batch_size": batch_size}), vocabulary, path)
         load_weights(model, content["model"], path)
         return model.to(device).eval(), vocabulary, s
 

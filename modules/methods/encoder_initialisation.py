@@ -1,9 +1,13 @@
 """Starting with the encoder of a saved model, such as an autoencoder (Li et al. 2019)."""
 
+import math
+
 from modules.checkpoint import load_model_file, load_weights
-from modules.command import UserError
+from modules.command import UserError, note
 from modules.methods.method import Method
 from modules.settings import Setting, path
+
+LITTLE = 0.1  # nats of information below which an encoder is remarked on
 
 
 class EncoderInitialisation(Method):
@@ -37,3 +41,6 @@ class EncoderInitialisation(Method):
             {name: value for name, value in model.encoder.state_dict().items() if name.startswith("constraints.")}
         )
         load_weights(model.encoder, weights, s.encoder_from)
+        known = content.get("metrics", {}).get("mi_agg", math.inf)
+        if known < LITTLE:
+            note(f"{s.encoder_from}: its encoder tells next to nothing of x, mi_agg {known:.2f} nats")
