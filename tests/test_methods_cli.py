@@ -267,7 +267,7 @@ def test_the_encoder_comes_from_the_file_and_the_decoder_is_new(call, autoencode
 
 
 def test_an_encoder_from_elsewhere_goes_with_constraints_and_aggressive_training(call, autoencoder):
-    """Its own constraints are not taken over, the new run's are new. What is to be known of the first is remarked on."""
+    """Its own constraints are not taken over, the new run's are new. An encoder that knows nothing is remarked on."""
     place, path = autoencoder
     known = load_checkpoint(place / path, "text")["metrics"]["mi_agg"]
     remark = f"note: {path}: its encoder tells next to nothing of x, mi_agg {known:.2f} nats\n"

@@ -158,6 +158,14 @@ def load(folder):
     return [images.squeeze(1).numpy() for images in load_images(folder / "datasets" / "abc_data" / "abc.pt")]
 
 
+def names_of(folder):
+    """What the images of its splits are called."""
+    return [
+        (folder / "datasets" / "abc_data" / f"abc.{part}.txt").read_text().splitlines()
+        for part in ("train", "valid", "test")
+    ]
+
+
 def assert_all_there(splits, expected):
     """Every expected image is in one of the splits, once."""
     found = np.concatenate(splits)
@@ -170,6 +178,18 @@ def test_pictures_are_reduced_with_ink_as_one(prepare, tmp_path, size):
     assert ran.returncode == 0 and ran.stderr == ""
     assert "16 / 2 / 2 images, 28 x 28" in ran.stdout
     assert_all_there([images.round(5) for images in load(tmp_path)], map(reduced, range(20)))
+    for images, names in zip(load(tmp_path), names_of(tmp_path), strict=True):
+        numbers = [int(Path(name).stem) for name in names]
+        assert names == [f"{'below/' * (number % 2)}{number}.PNG" for number in numbers]
+        np.testing.assert_allclose(images, [reduced(number) for number in numbers], atol=1e-5)
+
+
+def test_files_that_are_no_pictures_are_counted(prepare, tmp_path):
+    write_pictures(tmp_path / "drawings")
+    for name in ("notes.txt", "below/moving.gif", ".hidden"):
+        (tmp_path / "drawings" / name).write_bytes(b"x")
+    ran = prepare("--images", "drawings", "--name", "abc")
+    assert ran.returncode == 0 and ran.stderr.startswith("note: drawings: 2 of 22 files are no PNG or JPEG")
 
 
 def test_images_take_two_commands(prepare, call, tmp_path):
@@ -235,6 +255,12 @@ def test_mnist_files(prepare, call, tmp_path, packed):
     assert [len(train), len(validation), len(test)] == [18, 2, 10]
     assert_all_there([test], map(reduced, range(20, 30)))
     assert_all_there([train, validation], map(reduced, range(20)))
+    names = names_of(tmp_path)
+    suffix = ".gz" if packed else ""
+    assert names[2] == [f"t10k-images-idx3-ubyte{suffix} {number}" for number in range(10)]
+    for drawing, name in zip([*train, *validation], names[0] + names[1], strict=True):
+        assert name.startswith(f"train-images-idx3-ubyte{suffix} ")
+        np.testing.assert_allclose(drawing, reduced(int(name.split()[1])), atol=1e-5)
 
 
 def test_one_mnist_file_is_split(prepare, tmp_path):
@@ -256,7 +282,9 @@ def test_another_size_fits_the_model(prepare, call, tmp_path):
 @pytest.mark.parametrize("count, layers", [(12_500, 4), (12_502, 13)])
 def test_image_sizes_follow_the_number_of_training_images(monkeypatch, tmp_path, count, layers):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(own_images, "read_images", lambda *_: [np.zeros((count, 28, 28), np.float32)])
+    monkeypatch.setattr(
+        own_images, "read_images", lambda *_: ([np.zeros((count, 28, 28), np.float32)], [np.arange(count)])
+    )
     own_images.prepare_images("x", "abc")
     assert len(params(tmp_path)["dec_layers"]) == layers
     assert params(tmp_path)["img_size"] == [1, 28, 28] and params(tmp_path)["nz"] == 32
@@ -437,7 +465,7 @@ def test_keys_that_only_the_authors_code_knows_are_passed_over(call, tmp_path):
 
 def test_an_unknown_key_is_guessed_at(call, tmp_path):
     config = make_workspace(tmp_path) / "config" / "config_tiny.py"
-    another = "is it a config of another script? the known keys are"
+    another = "the known keys are"
     assert_refused(call(image.main, "--dataset", "tiny", cwd=tmp_path), another)
     config.write_text(TINY_CONFIG.replace('"enc_nh"', '"enc_hn"'))
     guess = "config/config_tiny.py: unknown key 'enc_hn'; did you mean 'enc_nh'? the known keys are"

@@ -479,7 +479,7 @@ def stand_in(tiny, monkeypatch):
 
     def prepare(ends, waits_for=0):
         parts = {}
-        for method, flags in {**plan.ROWS, "autoencoder": plan.AUTOENCODER}.items():
+        for method, flags in {**plan.ROWS, "autoencoder": plan.AUTOENCODER["text"]}.items():
             run = plan.plan_run(TINY, flags, 0)
             code, error = ends.get(method, (0, "a warning"))
             content = "".join(f"{json.dumps(event)}\n" for event in made_up_events(run)[: 1 if code else None])

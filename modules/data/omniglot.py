@@ -67,7 +67,8 @@ def from_mat(path, split=Split()):
     train, test = (mat_images(path, fields, name) for name in ("data", "testdata"))
     if len(train) <= split.validation:
         raise UserError(f"{path}: {len(train)} training images, but {split.validation} are wanted for validation alone")
-    return finish(train, test, split.validation, np.random.default_rng(split.seed))
+    rng = np.random.default_rng(split.seed)
+    return finish(train[rng.permutation(len(train))], test, split.validation, rng)
 
 
 def mat_images(path, fields, name):
@@ -93,7 +94,8 @@ def from_images(archives, split=Split()):
         train, test = split_drawings([characters[name] for name in sorted(characters)], split, rng)
     except ValueError as error:
         raise UserError(f"{' and '.join(map(str, archives))}: {error}; fetch them again") from error
-    return finish(train, test[rng.permutation(len(test))], split.validation, rng)
+    test, train = (images[rng.permutation(len(images))] for images in (test, train))
+    return finish(train, test, split.validation, rng)
 
 
 def read_characters(archive):
@@ -170,11 +172,10 @@ def split_drawings(characters, split, rng):
 
 
 def finish(train, test, validation, rng):
-    """Shuffle `train`, take its last `validation` images for validation, binarise these and `test` once.
+    """Take the last `validation` images of `train`, which is in random order, and binarise these and `test` once.
 
     train, test: grey images [n, 28, 28]. Returns the three tensors [n, 1, 28, 28].
     """
-    train = train[rng.permutation(len(train))]
     train, held_out = train[:-validation], train[-validation:]
     splits = train, binarise(held_out, rng), binarise(test, rng)
     return [torch.from_numpy(images.astype(np.float32)[:, None]) for images in splits]

@@ -30,15 +30,18 @@ def prepare_images(source, name, img_size=SIZE, invert=False, overwrite=False):
     """
     own.refuse_inside(name, [source])
     own.refuse_taken(name, overwrite)
-    sets = read_images(Path(source), img_size, invert)
+    sets, names = read_images(Path(source), img_size, invert)
     if (ink := sets[0].mean()) > 0.5:
         mend = "leave out --invert" if invert else "give --invert"
         note(f"{source}: {ink:.0%} of the pixels are ink; if that is the paper, {mend}")
     held_out = own.held_out_size(len(sets[0]), source, "images")
     if len(sets) == 1:
         *parts, test = own.split(len(sets[0]), held_out)
-        sets = sets[0][np.concatenate(parts)], sets[0][test]
-    splits = finish(*sets, held_out, np.random.default_rng(own.SEED))
+        sets, names = ([of_all[0][np.concatenate(parts)], of_all[0][test]] for of_all in (sets, names))
+    rng = np.random.default_rng(own.SEED)
+    order = rng.permutation(len(sets[0]))
+    splits = finish(sets[0][order], sets[1], held_out, rng)
+    names = *np.split(names[0][order], [-held_out]), names[1]
     model = own.smallest_that_fits(SIZES, len(splits[0]))
     params = own.published_params(model)
     blocks, file = params["enc_layers"], f"{name}.pt"
@@ -49,12 +52,17 @@ def prepare_images(source, name, img_size=SIZE, invert=False, overwrite=False):
 
     def write(folder):
         save_tensors(splits, folder / file)
+        for part, its in zip(("train", "valid", "test"), names):
+            (folder / f"{name}.{part}.txt").write_text(
+                "".join(f"{one}\n" for one in its), encoding="utf-8", errors="surrogateescape"
+            )
 
     own.install(name, about, f"those of config_{model}.py", params, write, overwrite)
 
 
 def read_images(source, size, invert):
-    """The sets in a folder or file, [all] or [train, test]: float32 [n, size, size], ink = 1."""
+    """The sets in a folder or file, [all] or [train, test]: float32 [n, size, size], ink = 1; and what their images are
+    called, [n] each: files of the folder, or a file of MNIST's and a number from 0."""
     if not source.is_dir() and not source.is_file():
         raise UserError(f"--images {source}: no such folder or file; name a folder of pictures, or a file of MNIST's")
     files = [source]
@@ -62,16 +70,23 @@ def read_images(source, size, invert):
         found = (sorted(source.glob(f"{part}-images*idx3-ubyte*")) for part in ("train", "t10k"))
         files = [next(filter(Path.is_file, paths), None) for paths in found]
     if any(files):
-        grey = [reduce_area(read_idx(path).astype(np.float32) / 255, size) for path in files if path]
+        files = [path for path in files if path]
+        grey = [reduce_area(read_idx(path).astype(np.float32) / 255, size) for path in files]
+        names = [[f"{path.name} {i}" for i in range(len(images))] for path, images in zip(files, grey)]
     else:
-        grey = [1 - np.stack([read_picture(path, size, invert) for path in find_pictures(source)])]
-    return [np.clip(1 - images if invert else images, 0, 1) for images in grey]  # rounding may have led out
+        found = find_pictures(source)
+        grey = [1 - np.stack([read_picture(path, size, invert) for path in found])]
+        names = [[path.relative_to(source).as_posix() for path in found]]
+    grey = [np.clip(1 - images if invert else images, 0, 1) for images in grey]  # rounding may have led out
+    return grey, [np.array(its) for its in names]
 
 
 def find_pictures(folder):
     """The PNG and JPEG files in a folder and below it, sorted; hidden ones are none. UserError if there are none."""
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
-    found = sorted(path for path in files if not path.name.startswith("."))
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    found = [path for path in files if path.suffix.lower() in PICTURES]
+    if found and len(found) < len(files):
+        note(f"{folder}: {len(files) - len(found)} of {len(files)} files are no PNG or JPEG, and left out")
     if not found:
         raise UserError(f"--images {folder}: no PNG, JPEG or train-images-idx3-ubyte is in it; name another folder")
     return found
