@@ -578,3 +578,22 @@ def test_tf32_is_for_training_alone(call, workspace, monkeypatch):
 def test_what_a_run_cannot_mean_is_remarked_on(call, workspace, flags, remark):
     ran = call(text.main, *ARGS, *flags, cwd=workspace)
     assert ran.returncode == 0 and remark in ran.stderr and ran.stderr.count("\n") == bool(remark)
+
+
+def test_the_documented_way_from_python(plain, monkeypatch):
+    """The code of docs/commands.md, on the tiny set; the likelihood is also the mean of p(x|z) over the prior."""
+    document = (ROOT / "docs" / "commands.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
+    code = code.replace('"synthetic"', '"tiny"').replace(
+        "models/examples/synthetic_steady.pt", f"models/tiny/{PLAIN}.pt"
+    )
+    monkeypatch.chdir(plain[0])
+    torch.manual_seed(0)
+    names = {}
+    exec(code, names)
+    model, x, nll = (names[name] for name in ("model", "x", "nll"))
+    assert names["mean"].shape == names["logvar"].shape == (len(x), names["s"].nz)
+    z = torch.randn(1, 20_000, names["s"].nz).expand(len(x), -1, -1)
+    with torch.no_grad():
+        expected = math.log(20_000) - (-model.decoder.reconstruction(x, z).double()).logsumexp(dim=1)
+    torch.testing.assert_close(nll.double(), expected, atol=0.05, rtol=0)
