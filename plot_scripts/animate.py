@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from matplotlib.animation import FuncAnimation, PillowWriter
 from start import Path, UserError, parse, run_command, whole
 
+from modules.evaluation.space_statistics import NAMES, read_path, read_snapshot, saved_iterations
 from modules.files import replacing
 from modules.reports import figures
 
@@ -40,20 +41,20 @@ def main():
 
 def single(args):
     """(figure, draw, number of frames): one frame a half-step, the path behind it kept."""
-    *path, iterations = figures.read_path(args.aggressive, args.id, args.steps)
+    *path, iterations = read_path(args.aggressive, args.id, args.steps)
     figure, panel = figures.path_figure(path, args.axis, size=3.6)
 
     def draw(i):
         figures.draw_moves(panel, *(values[max(0, i - 1) : i + 1] for values in path))
-        panel.set_title(f"{figures.NAMES[args.aggressive]}, step {iterations[i]}", fontsize=10)
+        panel.set_title(f"{NAMES[args.aggressive]}, step {iterations[i]}", fontsize=10)
 
     return figure, draw, len(iterations)
 
 
 def multiple(args):
     """(figure, draw, number of frames): one frame a snapshot."""
-    iterations = figures.saved_iterations(args.aggressive)
-    snapshots = [figures.load_snapshot(args.aggressive, iteration) for iteration in iterations]
+    iterations = saved_iterations(args.aggressive)
+    snapshots = [read_snapshot(args.aggressive, iteration) for iteration in iterations]
     figure, ((panel,),) = figures.new_figure(args.axis or (-3.0, 3.0), size=3.6)
     panel.set(xlabel=figures.MODEL_AXIS, ylabel=figures.INFERENCE_AXIS)
 
@@ -61,7 +62,7 @@ def multiple(args):
         for artist in (*panel.collections, *panel.texts):
             artist.remove()
         figures.draw_cloud(panel, snapshots[i])
-        panel.set_title(f"{figures.NAMES[args.aggressive]}, iteration {iterations[i]}", fontsize=10)
+        panel.set_title(f"{NAMES[args.aggressive]}, iteration {iterations[i]}", fontsize=10)
 
     return figure, draw, len(iterations)
 

@@ -7,6 +7,7 @@ python plot_scripts/plot_multiple.py --aggressive 0 1 --iter 0 200 2000 # two ro
 
 from start import FIGURE, UserError, parse, run_command, whole
 
+from modules.evaluation.space_statistics import NAMES, find_iterations, read_snapshot, saved_iterations
 from modules.reports import figures
 
 FLAGS = {
@@ -19,13 +20,13 @@ FLAGS = {
 
 def main():
     args = parse(__doc__, *FIGURE, **FLAGS)
-    runs = args.aggressive or [run for run in (0, 1) if figures.find_iterations(run)] or [1]
+    runs = args.aggressive or [run for run in (0, 1) if find_iterations(run)] or [1]
     iterations = args.iter or common_iterations(runs, args.panels)
     figure, axes = figures.new_figure(args.axis, len(runs), len(iterations), size=2.4)
     for row, run in zip(axes, runs):
         for panel, iteration in zip(row, iterations):
-            figures.draw_cloud(panel, figures.load_snapshot(run, iteration))
-        row[0].set_ylabel(figures.NAMES[run], fontsize=11)
+            figures.draw_cloud(panel, read_snapshot(run, iteration))
+        row[0].set_ylabel(NAMES[run], fontsize=11)
     for panel, iteration in zip(axes[0], iterations):
         panel.set_title(f"iteration {iteration}", fontsize=11)
     figure.supxlabel(figures.MODEL_AXIS, fontsize=10)
@@ -40,7 +41,7 @@ def common_iterations(runs, panels):
 
     Raises UserError if there is none.
     """
-    common = sorted(set.intersection(*(set(figures.saved_iterations(run)) for run in runs)))
+    common = sorted(set.intersection(*(set(saved_iterations(run)) for run in runs)))
     if not common:
         raise UserError("plot_data/multiple: the two runs have no iteration in common; choose one with --aggressive")
     if len(common) <= panels:

@@ -25,7 +25,7 @@ from modules.data.omniglot import save_tensors
 from modules.domains.image_domain import IMAGE
 from modules.domains.text_domain import TEXT
 from modules.evaluation.metrics import MOST_UNITS, importance_weighted_nll
-from modules.evaluation.posterior_space import read_snapshot, read_trajectory, snapshot_path
+from modules.evaluation.space_statistics import read_snapshot, read_trajectory, snapshot_path
 from modules.files import CannotWrite
 from modules.generation.points import read_points
 from modules.models.gaussian import log_mixture_density

@@ -14,7 +14,7 @@ import toy
 from modules.evaluation import metrics, posterior_space
 from modules.evaluation import model_posterior as posterior
 from modules.evaluation.model_posterior import posterior_mean
-from modules.evaluation.posterior_space import read_snapshot, read_trajectory, snapshot_path, trajectory_path
+from modules.evaluation.space_statistics import read_snapshot, read_trajectory, snapshot_path, trajectory_path
 from modules.models.decoders.lstm_decoder import LSTMDecoder
 from modules.training.recipe import TOY
 
@@ -192,8 +192,8 @@ def test_two_runs_are_two_rows_of_the_snapshots_that_both_have(workspace, call, 
     drawn, saved = [], []
     monkeypatch.setattr(script.figures, "save_figure", lambda figure, *_, **__: saved.append(figure))
     monkeypatch.setattr(
-        script.figures,
-        "load_snapshot",
+        script,
+        "read_snapshot",
         lambda run, iteration: (
             drawn.append((run, iteration))
             or {"model_mean": np.zeros(2), "inference_mean": np.zeros(2), "kl": 0.5, "mi": 0.25}

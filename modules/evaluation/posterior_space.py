@@ -1,23 +1,18 @@
-"""Recording the posterior mean space while a model trains: what figures 1 to 3 of the paper are drawn from.
-
-Each file in `plot_data/` is an `.npz` with, for the same training sentences throughout, `model_mean` (the mean of the
-model's true posterior p(z|x), on a grid) and `inference_mean` (the mean of q(z|x)), their average `kl` and their `mi`,
-both in nats (q(z) mixed over all of these sentences), and `settings`, the run's arguments as JSON.
-"""
-
-import json
-from pathlib import Path
+"""Recording the posterior mean space while a model trains: what figures 1 to 3 of the paper are drawn from."""
 
 import numpy as np
 import torch
 
-from modules.command import UserError
 from modules.evaluation import metrics
 from modules.evaluation.model_posterior import posterior_mean
-from modules.files import BAD_FILE, write_npz
+from modules.evaluation.space_statistics import (
+    read_trajectory,
+    settings_of,
+    snapshot_path,
+    trajectory_path,
+    write_statistics,
+)
 from modules.models.gaussian import kl_to_standard_normal
-
-BOUND = 1e30  # of numbers; no NaN is below it, and what is can still be drawn
 
 
 class Snapshots:
@@ -99,62 +94,3 @@ def measure(model, sentences, grid, seed, model_mean=None):
             "kl": float(kl),
             "mi": metrics.aggregate_mutual_information(encoded),
         }
-
-
-def snapshot_path(aggressive, iteration):
-    """Where the cloud of one iteration is kept."""
-    return Path("plot_data", "multiple", f"aggressive{aggressive}_iter{iteration}.npz")
-
-
-def trajectory_path(aggressive):
-    """Where the path of the single mode is kept."""
-    return Path("plot_data", "single", f"aggressive{aggressive}.npz")
-
-
-def read_snapshot(aggressive, iteration):
-    """The cloud of one iteration, a dict as `Snapshots` says; raises UserError naming a missing or bad file."""
-    return read_statistics(snapshot_path(aggressive, iteration), dimensions=1)
-
-
-def read_trajectory(aggressive):
-    """The path of the single mode, a dict as `Trajectory` says; raises UserError naming a missing or bad file."""
-    return read_statistics(trajectory_path(aggressive), dimensions=2)
-
-
-def write_statistics(path, arrays, settings):
-    """Write an `.npz` atomically, the settings inside."""
-    write_npz(path, settings=np.array(json.dumps(settings)), **arrays)
-
-
-def settings_of(path):
-    """The settings of the run that a statistics file is of, empty if it does not tell."""
-    try:
-        with np.load(path, allow_pickle=False) as saved:
-            return dict(json.loads(str(saved["settings"])))
-    except BAD_FILE:
-        return {}
-
-
-def read_statistics(path, dimensions):
-    """The arrays of a statistics file as a dict, `settings` as a dict too.
-
-    `dimensions` of `model_mean`: 1 in a snapshot, 2 in a trajectory. Raises UserError naming a bad file.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as saved:
-            content = dict(saved)
-        content["settings"] = json.loads(str(content["settings"]))
-        points = content["model_mean"].shape
-        steps = points[: dimensions - 1]  # () or [half-steps]
-        shapes = {"model_mean": points, "inference_mean": points, "iteration": steps, "kl": steps, "mi": steps}
-        numbers = all(content[name].dtype.kind in "iuf" and np.abs(content[name]).max() < BOUND for name in shapes)
-        if dimensions == 2:
-            shapes["half"] = steps
-        found = {name: content[name].shape for name in shapes}
-        if len(points) != dimensions or found != shapes or not numbers or content["iteration"].dtype.kind == "f":
-            raise ValueError(f"no numbers, or of the shapes {found}")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such statistics; toy.py writes them") from None
-    except BAD_FILE as error:
-        raise UserError(f"{path}: not a statistics file of toy.py, or damaged ({error}); run toy.py again") from None
-    return content

@@ -4,18 +4,15 @@ import io
 from pathlib import Path
 
 import matplotlib
-import numpy as np
 
 matplotlib.use("Agg")
 
 from matplotlib import pyplot
 
 from modules.command import UserError
-from modules.evaluation.posterior_space import read_snapshot, read_trajectory, snapshot_path
 from modules.files import write_bytes
 
 ENCODER, DECODER, POINT = "#c44e52", "#4c72b0", "#55595f"
-NAMES = {0: "plain", 1: "aggressive"}
 MODEL_AXIS = r"mean of the model posterior $p_\theta(z|x)$"
 INFERENCE_AXIS = r"mean of $q_\phi(z|x)$"
 
@@ -64,50 +61,6 @@ def draw_moves(axes, model_mean, inference_mean, half):
         arrow = {"arrowstyle": "->", "color": colour, "linewidth": 1.2, "shrinkA": 0, "shrinkB": 0}
         axes.annotate("", end, start, arrowprops=arrow)
     axes.scatter(model_mean[:1], inference_mean[:1], s=14, color=POINT, zorder=3)
-
-
-def read_path(aggressive, point, steps=None):
-    """(model means, inference means, halves, iterations), each [half-steps + 1], of sentence number `point`.
-
-    From the point before iteration steps[0] to the end of steps[1]; None: all. Raises UserError for what is not there.
-    """
-    trajectory = read_trajectory(aggressive)
-    iterations, count = trajectory["iteration"], trajectory["model_mean"].shape[1]
-    first, last = steps or (iterations.min(), iterations.max())
-    if first > last:
-        raise UserError(f"steps {first} to {last}: the first comes after the last; turn them round")
-    chosen = np.flatnonzero((iterations >= first) & (iterations <= last))
-    if len(chosen) == 0 or iterations.max() < last:
-        raise UserError(f"steps {first} to {last}: the statistics hold steps {iterations.min()} to {iterations.max()}")
-    if not 0 <= point < count:
-        raise UserError(f"--id {point}: the statistics hold points 0 to {count - 1}")
-    part = slice(max(0, chosen[0] - 1), chosen[-1] + 1)
-    means = (trajectory[name][part, point] for name in ("model_mean", "inference_mean"))
-    return *means, trajectory["half"][part], iterations[part]
-
-
-def find_iterations(aggressive):
-    """The iterations of which there is a snapshot, in order."""
-    pattern = snapshot_path(aggressive, "*")
-    numbers = [path.stem.partition("_iter")[2] for path in pattern.parent.glob(pattern.name)]
-    return sorted(int(number) for number in numbers if number.isdecimal())
-
-
-def saved_iterations(aggressive):
-    """`find_iterations`; raises UserError if there is none."""
-    if found := find_iterations(aggressive):
-        return found
-    command = f"`python toy.py --aggressive {aggressive} --plot_mode multiple`"
-    raise UserError(f"{snapshot_path(aggressive, '*')}: no statistics; {command} writes them")
-
-
-def load_snapshot(aggressive, iteration):
-    """The snapshot of one iteration; raises UserError naming those that exist."""
-    existing = saved_iterations(aggressive)
-    if iteration not in existing:
-        there = f"there are {', '.join(map(str, existing))}"
-        raise UserError(f"--iter {iteration}: no snapshot of the {NAMES[aggressive]} run there; {there}")
-    return read_snapshot(aggressive, iteration)
 
 
 def save_figure(figure, *paths, **options):

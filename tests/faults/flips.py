@@ -4,7 +4,7 @@ import shutil
 
 from modules.checkpoint import load_checkpoint
 from modules.command import UserError
-from modules.evaluation.posterior_space import read_statistics
+from modules.evaluation.space_statistics import read_statistics
 from tests.faults.kills import workspace
 from tests.faults.processes import KINDS, assert_clear, model_path, run, weights
 from tests.test_resume import same
