@@ -50,7 +50,10 @@ IMAGES = {
     "latent_feature_map": 2,
     "batch_size": 5,
 }
-RUN = {"aggressive": 1, "epochs": 2, "test_nepoch": 2, "seed": 3, "kl_start": 0.5, "warm_up": 1, "save_every": 0.0}
+RUN = {
+    **{"aggressive": 1, "epochs": 2, "test_nepoch": 2, "seed": 3, "kl_start": 0.5, "warm_up": 1, "save_every": 0.0},
+    "momentum": 0.0,  # which images, here trained by SGD, have no setting of
+}
 # The aggressive phase ends after the first of two epochs; its inner loops end by the test, or after four steps.
 FEW = {"inner_steps": 4, "inner_test_every": 1, "mi_start": 9.0, "mi_patience": 1, "clip_norm": 1.0}
 # Batch norm of two images at 1 x 1 leaves gradients that are rounding alone; Adam would make whole steps of them.

@@ -15,7 +15,7 @@ from modules.training.run import LOGS, log_path, model_path
 
 ANNEAL = "--kl_start 0.1 --warm_up {anneal}"
 AUTOENCODER = {  # {domain: flags} of a run that is in no row, but whose best model another one starts from, as {needed}
-    "text": "--beta 0.0 --optimizer adam --lr 0.01",  # at the published rate of SGD its encoder learns nothing
+    "text": "--beta 0.0 --optimizer adam --lr 0.01",  # at the published rate of SGD it finds z late or never
     "image": "--beta 0.0",
 }
 ROWS = {  # {row: flags}; those in braces but {needed} are the table's
