@@ -103,7 +103,7 @@ PTB_WHOLE = Table(
     "ptb",
     "Penn Treebank, whole",
     TEXT,
-    "--dataset ptb --precision bf16 --epochs 12 --iw_nsamples 100",
+    "--dataset ptb --precision bf16 --epochs 20 --iw_nsamples 100",
     "",
     0.4,
     rows=("lm", "vae_anneal", "aggressive_anneal", "steady_anneal"),
