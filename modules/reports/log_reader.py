@@ -45,7 +45,7 @@ def run_events(path):
     Where the `.jsonl` lies beside the `.log`, it is read instead: it has more digits, and more events.
     """
     path = log_of(path)
-    return read_events(path) if path.suffix == ".jsonl" and path.is_file() else _text_events(path)
+    return read_events(path) if path.suffix == ".jsonl" else _text_events(path)
 
 
 def log_of(path):
