@@ -188,8 +188,11 @@ class Domain:
         `as_trained` are its own unless a flag says otherwise (`mi` mixes q(z) over the batch). Of a plain state dict,
         as the authors' code saves it, the settings are those of the dataset, the vocabulary that of its training file.
         """
-        content, vocabulary = load_model_file(path, self.name), None
-        saved = saved_settings(content)
+        return self.made_of(load_model_file(path, self.name), path, s, device, as_trained)
+
+    def made_of(self, content, path, s, device, as_trained):
+        """`load`, of the `content` of the file `path`."""
+        saved, vocabulary = saved_settings(content), None
         if "args" in content:
             s = s.as_trained(saved, path, as_trained)
             vocabulary = Vocabulary.of_file(content.get("vocabulary"), path) if self.has_words else None
@@ -208,9 +211,10 @@ class Domain:
     def evaluate(self, s, device):
         """Print what the model of --load_path comes to on the test split, as at the end of its run: under the noise of
         its seed, unless a flag gives another."""
-        model, vocabulary, s = self.load(s.load_path, s, device, ("batch_size", "label", "seed"))
+        saved = load_model_file(s.load_path, self.name)
+        model, vocabulary, s = self.made_of(saved, s.load_path, s, device, ("batch_size", "label", "seed"))
         splits, _ = self.read(s, device, ("test",), vocabulary)
-        saved, tested = load_model_file(s.load_path, self.name), splits["test"].fingerprint
+        tested = splits["test"].fingerprint
         if saved.get("dataset") == s.dataset and saved.get("data", {}).get("test", tested) != tested:
             note(f"{s.load_path}: made when {s.dataset} had another test split; it may have been trained on this one")
         records = Printer(words=self.has_words)
