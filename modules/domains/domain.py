@@ -203,8 +203,7 @@ class Domain:
                 _, vocabulary = self.read(s, "cpu", ("train",))
                 about += f" and the {len(vocabulary)} words of {s.train_data}"
             print(about)
-        batch_size = saved.get("batch_size", s.batch_size)  # semi-amortised inference is that of the training's batches
-        model = self.build(Settings(**{**vars(s), "batch_size": batch_size}), vocabulary, path)
+        model = self.build(s, vocabulary, path)
         load_weights(model, content["model"], path)
         return model.to(device).eval(), vocabulary, s
 

@@ -66,7 +66,7 @@ def posteriors(model, split, seed):
     generator = torch.Generator(model.device).manual_seed(seed)
     encoded = []
     for x in split:
-        mean, logvar = model.posterior(x, generator)
+        mean, logvar = model.posterior(x)
         encoded.append((mean, logvar, reparameterize(mean, logvar, 1, generator).squeeze(1)))
     return encoded
 

@@ -77,7 +77,7 @@ def draw(model, s):
 def draw_reconstructions(model, s, random):
     """Test images, each beside a sample of p(x|z) with z the mean of q(z|x)."""
     originals = first_test_images(s, s.reconstruct)
-    images, _ = sample(model, model.posterior(originals.to(model.device), random)[0], random)
+    images, _ = sample(model, model.posterior(originals.to(model.device))[0], random)
     pairs = torch.stack([originals, images.cpu()], dim=1).flatten(0, 1)
     save_grid(pairs, 2 * PAIR_COLUMNS, grid_path(s, "reconstruction"))
 
@@ -86,7 +86,7 @@ def draw_reconstructions(model, s, random):
 def draw_interpolations(model, s, random):
     """A row for each pair of test images: samples of p(x|z) with z on the line between their posterior means."""
     originals = first_test_images(s, 2 * s.interpolate)
-    mean, _ = model.posterior(originals.to(model.device), random)
+    mean, _ = model.posterior(originals.to(model.device))
     images, _ = sample(model, interpolate(mean[::2], mean[1::2], s.steps), random)
     between = images.cpu().view(s.interpolate, s.steps, *images.shape[1:])
     rows = torch.cat([originals[::2].unsqueeze(1), between, originals[1::2].unsqueeze(1)], dim=1)
@@ -97,9 +97,8 @@ def draw_interpolations(model, s, random):
 def encode(model, s):
     """Write the means and log-variances of q(z|x), [images, nz] both, one row for each image of a split."""
     need_latent_variable(s, s.load_path)
-    random = torch.Generator().manual_seed(s.seed)
     split = IMAGE.read(s, model.device, (s.encode,))[0][s.encode]
-    mean, logvar = (torch.cat(parts) for parts in zip(*(model.posterior(x, random) for x in split)))
+    mean, logvar = (torch.cat(parts) for parts in zip(*(model.posterior(x) for x in split)))
     write_posteriors(Path("samples", f"{s.load_path.stem}_{s.encode}.npz"), mean, logvar)
 
 

@@ -143,22 +143,21 @@ def between_lines(model, vocabulary, s, random):
 def encode(model, vocabulary, s):
     """Write the means and log-variances of q(z|x), [lines, nz] both, one row for each line of a file."""
     need_latent_variable(s, s.load_path)
-    random = torch.Generator().manual_seed(s.seed)
-    mean, logvar = posteriors(model, read_lines(s.encode, vocabulary, s.label), random)
+    mean, logvar = posteriors(model, read_lines(s.encode, vocabulary, s.label))
     write_posteriors(Path("samples", f"{s.load_path.stem}_{s.encode.stem}.npz"), mean, logvar)
 
 
 @torch.no_grad()
-def posteriors(model, corpus, random):
+def posteriors(model, corpus):
     """Mean and log-variance of q(z|x) for each sentence of a corpus, in order: [sentences, nz] both."""
-    encoded = [(rows, *model.posterior(x, random)) for rows, x in corpus.batches(ENCODE_BATCH, model.device)]
+    encoded = [(rows, *model.posterior(x)) for rows, x in corpus.batches(ENCODE_BATCH, model.device)]
     order = torch.cat([rows for rows, _, _ in encoded]).argsort()
     return tuple(torch.cat(parts)[order.to(parts[0].device)] for parts in list(zip(*encoded))[1:])
 
 
 def latents(model, corpus, s, random):
     """The z of a corpus, [z, nz], sentence by sentence: samples of its posterior, or with --decode_mean the mean."""
-    mean, logvar = posteriors(model, corpus, random)
+    mean, logvar = posteriors(model, corpus)
     if s.decode_mean:
         return mean
     return reparameterize(mean.cpu(), logvar.cpu(), s.num_samples or 1, random).flatten(0, 1)

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 from torch import nn
 
-from modules.command import UserError
 from modules.methods.annealing import Annealing
 from modules.methods.batch_norm import BatchNorm
 from modules.methods.beta import Beta
@@ -51,15 +50,6 @@ def check(s):
     """Raise UserError for settings that exclude each other."""
     for method in METHODS:
         method.check(s)
-
-
-def check_together(s):
-    """Raise UserError for what several processes cannot train together."""
-    for method in used(s):
-        if method.lone:
-            raise UserError(
-                f"--model {method.model} is trained by one process, since {method.lone}; start it without torchrun"
-            )
 
 
 def kl_weight(s, iteration, batches_per_epoch):

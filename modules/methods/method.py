@@ -10,7 +10,6 @@ class Method:
 
     settings = ()
     model = None  # the value of `--model` that asks for it, if it is a model of its own
-    lone = None  # why several processes cannot train it together, if they cannot
 
     def used(self, s):
         """Whether a run makes use of it: by default, if one of its settings, where the domain has it, differs from its

@@ -25,11 +25,11 @@ class VAE(nn.Module):
         """Where the parameters are, and x has to be."""
         return next(self.parameters()).device
 
-    def posterior(self, x, generator=None, kl_weight=1.0):
+    def posterior(self, x, kl_weight=1.0):
         """Mean and log-variance of q(z|x), [batch, nz] both: what the encoder says.
 
-        A model that infers otherwise (`modules.methods.semi_amortised`) may draw from `generator` and needs the KL
-        weight of the ELBO that it is to maximise.
+        A model that infers otherwise (`modules.methods.semi_amortised`) needs the KL weight of the ELBO that it is to
+        maximise.
         """
         return self.encoder(x)
 
@@ -39,7 +39,7 @@ class VAE(nn.Module):
 
         The negative ELBO is the sum of them all (paper, equation 1). `kl_weight` is only for `posterior`.
         """
-        mean, logvar = self.posterior(x, kl_weight=kl_weight)
+        mean, logvar = self.posterior(x, kl_weight)
         z = reparameterize(mean, logvar, nsamples)
         return self.decoder.reconstruction(x, z).mean(dim=1), kl_per_dimension(mean, logvar)
 
@@ -67,7 +67,7 @@ class VAE(nn.Module):
     @torch.no_grad()
     def iw_draws(self, x, nsamples, max_rows, generator=None):
         """The samples of `iw_nll`, some at a time: yields (z [batch, draws, nz], mean and logvar of q(z|x))."""
-        mean, logvar = self.posterior(x, generator)
+        mean, logvar = self.posterior(x)
         if mean.size(1) == 0:
             nsamples = 1  # without a latent variable the first estimate is exact
         draws = max(1, min(nsamples, max_rows // len(x)))

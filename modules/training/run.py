@@ -77,8 +77,6 @@ def train_and_test(run_id, beginning, s, recipe, observer=None):
         )
     with team_for(model) as team:
         starts = team.agreed(not (s.resume and state_path(best).exists()))
-        if team.size > 1:
-            methods.check_together(s)
         if starts:
             methods.begin(s, model, description)
         with _held(best) if team.first else nullcontext():
