@@ -137,9 +137,6 @@ def test_a_run_of_two_from_the_first_signal_to_the_figures(workspace, call):
 
 
 def test_what_several_processes_do_not_do(call, workspace, monkeypatch):
-    methods.check_together(TEXT.settings(**TEXTS))
-    with pytest.raises(UserError, match="^--model savae is trained by one process"):
-        methods.check_together(TEXT.settings(**TEXTS, model="savae"))
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     assert_refused(call(text.main, "--dataset", "tiny", "--decode_from", "m.pt", cwd=workspace), "without torchrun")
