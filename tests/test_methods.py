@@ -59,6 +59,12 @@ def test_cyclical_annealing_is_that_of_the_paper(batches, start, warm_up, cycles
     )
 
 
+@pytest.mark.parametrize("warm_up, cycles, epoch", [(10, 4, 80), (2, 3, 15), (10, 1, 15)])
+def test_no_decay_of_the_rate_before_the_last_cycle_ends(warm_up, cycles, epoch):
+    s = TEXT.settings(**TEXT_CONFIG, kl_start=0.0, warm_up=warm_up, kl_cycles=cycles)
+    assert methods.recipe(s, RECIPE).decay_from_epoch == epoch
+
+
 def test_one_cycle_is_the_warm_up():
     assert [annealed_weight(i, 5, 0.1, 3, cycles=1) for i in range(40)] == [
         annealed_weight(i, 5, 0.1, 3) for i in range(40)

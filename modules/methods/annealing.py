@@ -1,5 +1,7 @@
 """KL annealing (Bowman et al. 2016), and its cyclical form (Fu et al. 2019)."""
 
+from dataclasses import replace
+
 from modules.command import UserError, note
 from modules.methods.method import Method
 from modules.settings import Setting, number, whole
@@ -47,6 +49,12 @@ class Annealing(Method):
             )
         if s.kl_start == 1 and not {"kl_start", "beta"} & s.given:
             note("--warm_up does nothing without --kl_start below 1: the KL weight is 1 from the start")
+
+    def recipe(self, s, recipe):
+        """With cycles no decay of the learning rate before the last has ended: it would reload the weights of a former
+        one, and several would end the training."""
+        end = 2 * s.warm_up * s.kl_cycles if s.kl_cycles > 1 else 0
+        return replace(recipe, decay_from_epoch=max(recipe.decay_from_epoch, end))
 
     def kl_weight(self, s, iteration, batches_per_epoch):
         return annealed_weight(iteration, batches_per_epoch, s.kl_start, s.warm_up, s.kl_cycles)

@@ -1,4 +1,4 @@
-"""A committed rate: the delta-VAE (Razavi et al. 2019) for independent dimensions."""
+"""A committed rate, after the delta-VAE (Razavi et al. 2019), for independent dimensions: a bound on the variance."""
 
 import math
 

@@ -52,7 +52,7 @@ class SemiAmortisedVAE(VAE):
 
     The refined posterior is differentiable in the encoder's and in the decoder's parameters. Where steps overshoot,
     that derivative explodes (on the synthetic set to 1e9 within a hundred updates), so on its way back through a step
-    the gradient of an x is scaled to be no longer than it was at the end: where SVI converges it can only shrink.
+    the gradient of an x is scaled to be no longer than it was at the end: where SVI converges it shrinks in the end.
     """
 
     def __init__(self, encoder, decoder, steps):

@@ -73,6 +73,22 @@ SMALL = {
     "remark": REMARK,
 }
 COMPARED = ("kl", "mi", "mi_agg", "active_units", "collapsed", "encoder_steps", "minutes")
+PTB_ADAM = Table(
+    "ptb_adam",
+    "Penn Treebank, 5,000 sentences, a small LSTM, Adam",
+    TEXT,
+    f"{PTB_TINY} --optimizer adam --lr 0.003",
+    "",
+    0.4,
+    cycle=2,
+    **{
+        **SMALL,
+        "rows": tuple(row for row in SMALL["rows"] if row not in ("savae_anneal", "aggressive")),
+        "seeds": (1, 1),
+        "columns": ("nll", "kl", "mi", "mi_agg", "active_units"),
+        "remark": "",
+    },
+)
 SYNTHETIC = Table(
     "synthetic",
     "The synthetic set, published data and sizes",
@@ -138,6 +154,7 @@ SCALES = {
             **SMALL,
         ),
     ),
+    "adam": (PTB_ADAM,),
     "paper": (
         Table("yahoo", "Yahoo", TEXT, "--dataset yahoo", "Yahoo", 0.4),
         Table("yelp", "Yelp", TEXT, "--dataset yelp", "Yelp", 0.4),
