@@ -86,6 +86,7 @@ PTB_ADAM = Table(
         "rows": tuple(row for row in SMALL["rows"] if row not in ("savae_anneal", "aggressive")),
         "seeds": (1, 1),
         "columns": ("nll", "kl", "mi", "mi_agg", "active_units"),
+        "svi": "",
         "remark": "",
     },
 )
