@@ -113,9 +113,9 @@ def noise_from_x(model):
     """Let z of the ELBO depend on x alone, and not on the process that has it; so, too, a refined posterior."""
 
     def elbo_terms(x, nsamples=1, kl_weight=1.0):
-        model.training = False
+        was, model.training = model.training, False
         mean, logvar = model.posterior(x, kl_weight)
-        model.training = True
+        model.training = was
         seen = x.flatten(1).to(mean.dtype) @ torch.arange(1, x[0].numel() + 1).to(mean.dtype)  # [rows]
         noise = 2 * torch.sin(seen.view(-1, 1, 1) + torch.arange(nsamples * mean.size(1)).view(1, nsamples, -1))
         z = mean.unsqueeze(1) + (0.5 * logvar).exp().unsqueeze(1) * noise

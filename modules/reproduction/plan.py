@@ -73,22 +73,18 @@ SMALL = {
     "remark": REMARK,
 }
 COMPARED = ("kl", "mi", "mi_agg", "active_units", "collapsed", "encoder_steps", "minutes")
-PTB_ADAM = Table(
-    "ptb_adam",
-    "Penn Treebank, 5,000 sentences, a small LSTM, Adam",
-    TEXT,
-    f"{PTB_TINY} --optimizer adam --lr 0.003",
-    "",
-    0.4,
-    cycle=2,
-    **{
-        **SMALL,
-        "rows": tuple(row for row in SMALL["rows"] if row not in ("savae_anneal", "aggressive")),
-        "seeds": (1, 1),
-        "columns": ("nll", "kl", "mi", "mi_agg", "active_units"),
-        "svi": "",
-        "remark": "",
-    },
+PTB_SMALL = Table("ptb", "Penn Treebank, 5,000 sentences, a small LSTM", TEXT, PTB_TINY, "Yahoo", 0.4, cycle=2, **SMALL)
+PTB_ADAM = replace(
+    PTB_SMALL,
+    name="ptb_adam",
+    title=f"{PTB_SMALL.title}, Adam",
+    flags=f"{PTB_TINY} --optimizer adam --lr 0.003",
+    published="",
+    rows=tuple(row for row in PTB_SMALL.rows if row not in ("savae_anneal", "aggressive")),
+    seeds=(1, 1),
+    svi="",
+    remark="",
+    columns=("nll", "kl", "mi", "mi_agg", "active_units"),
 )
 SYNTHETIC = Table(
     "synthetic",
@@ -143,7 +139,7 @@ SCALES = {
     "ptb_short": (PTB_SHORT,),
     "ptb": (PTB_WHOLE,),
     "small": (
-        Table("ptb", "Penn Treebank, 5,000 sentences, a small LSTM", TEXT, PTB_TINY, "Yahoo", 0.4, cycle=2, **SMALL),
+        PTB_SMALL,
         Table(
             "omniglot",
             "Omniglot, 1,600 images, a small PixelCNN",

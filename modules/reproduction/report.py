@@ -119,11 +119,11 @@ def build(tables_and_rows, scale, output, logs):
 def caption(table, s):
     """What a reader has to know of the figures; s are the settings of a run."""
     svi = f", SA-VAE with {table.svi.split()[1]} steps" if table.svi else ""
+    time = next((f"; {unit} of training" for unit in ("minutes", "hours") if unit in table.columns), "")
     paper = f"Right: He et al. 2019, {table.published}, five seeds. " if table.published else ""
     return (
-        f"{table.title}: test split, best model, nats; mean (standard deviation) over the seeds that are finished"
-        f"{''.join(f'; {unit} of training' for unit in ('minutes', 'hours') if unit in table.columns)}. "
-        f"NLL with {s.iw_nsamples} samples, annealing over {table.anneal} epochs{svi}, "
+        f"{table.title}: test split, best model, nats; mean (standard deviation) over the seeds that are "
+        f"finished{time}. NLL with {s.iw_nsamples} samples, annealing over {table.anneal} epochs{svi}, "
         f"batches of {s.batch_size}, so MI is at most log {s.batch_size} = {math.log(s.batch_size):.2f}. "
         f"{collapse_explained(table)}{paper}{table.remark}"
     ).strip()
