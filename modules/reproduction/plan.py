@@ -95,9 +95,19 @@ SYNTHETIC = Table(
     0.4,
     rows=(*MAIN, "beta_anneal", "savae_anneal", "ae_init"),
     seeds=(10, 3),
+    svi="--svi_steps 5",
     columns=("nll", "gap", *COMPARED),
     against="vae_anneal",
     optimum=next(iter(KNOWN.values())),
+)
+SYNTHETIC_ADAM = replace(
+    SYNTHETIC,
+    name="synthetic_adam",
+    title=f"{SYNTHETIC.title}, Adam",
+    flags=f"{SYNTHETIC.flags} --optimizer adam",
+    rows=("lm", "vae", "vae_anneal", "beta_anneal", "aggressive_anneal", "ae_init"),
+    seeds=(3, 3),
+    svi="",
 )
 PTB_SHORT = Table(
     "ptb_short",
@@ -132,6 +142,7 @@ DEMO = replace(
     flags="--dataset synthetic --epochs 12 --jobid 12",
     rows=("vae_anneal", "steady_anneal"),
     seeds=(1, 1),
+    svi="",
 )
 SCALES = {
     "demo": (DEMO,),
@@ -151,7 +162,7 @@ SCALES = {
             **SMALL,
         ),
     ),
-    "adam": (PTB_ADAM,),
+    "adam": (PTB_ADAM, SYNTHETIC_ADAM),
     "paper": (
         Table("yahoo", "Yahoo", TEXT, "--dataset yahoo", "Yahoo", 0.4),
         Table("yelp", "Yelp", TEXT, "--dataset yelp", "Yelp", 0.4),
