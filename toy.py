@@ -64,7 +64,9 @@ def observe(s, beginning, device):
     _, splits, description = beginning
     vocabulary = Vocabulary(description["vocabulary"])
     grid = torch.arange(s.zmin, s.zmax, s.dz, device=device).unsqueeze(1)  # [points, 1]
-    limit = s.num_plot if s.plot_mode == "multiple" else s.train_limit
+    limit = s.train_limit
+    if s.plot_mode == "multiple":
+        limit = min(s.num_plot, s.train_limit or s.num_plot)
     corpus, _ = read_corpus(s.train_data, vocabulary, s.label, limit, longest=s.max_train_length)
     if s.plot_mode == "multiple":
         return Snapshots(TextSplit(corpus, s.num_plot, device), grid, s.plot_niter, s.record())

@@ -30,7 +30,7 @@ from modules.generation import search
 from modules.methods import semi_amortised
 from modules.models.decoders import lstm_decoder, pixelcnn, pixelcnn_sampler
 from modules.models.gaussian import log_density
-from modules.models.layers import convolution, dropout, elu, vocabulary_softmax
+from modules.models.layers import convolution, dropout, vocabulary_softmax
 from modules.training import algorithm
 from modules.training.memory import keep_freed_memory
 
@@ -100,8 +100,6 @@ TRICKS = {
         convolve=convolution.Convolution.convolve,
     ),
     "batch norm folded": patch.object(convolution.Convolution, "normalised", lambda self, x, norm: norm(self(x))),
-    "ELU by exp2": patch.object(elu.ELU, "forward", lambda self, x: F.elu(x, inplace=True)),
-    "ELU in parts": patch.object(elu, "PIECE", ENDLESS),
     "channels last": patch.object(torch, "channels_last", torch.contiguous_format),
     "images in parts": patch.object(pixelcnn, "CHUNK", ENDLESS),
     "a cache (plain: one of 784 pixels)": patch.object(pixelcnn_sampler, "sample", plain_sample),
@@ -115,7 +113,7 @@ TRICKS = {
 }
 TEXT = ["vocabulary softmax in one", "dropout of 16 bits", "fused optimisers"]
 GRID = ["all of them: by reconstruction", "negligible points dropped", "no search for the maximum", "logits in parts"]
-IMAGE = ["hidden rows left out", "ELU by exp2", "ELU in parts", "channels last", "fused optimisers"]
+IMAGE = ["hidden rows left out", "channels last", "fused optimisers"]
 
 
 # ---------------------------------------------------------------------- what is timed

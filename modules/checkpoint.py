@@ -33,8 +33,8 @@ def _checked(content, path, domain):
     """`content` of a file, if it is a checkpoint of the domain; else raises UserError."""
     if not isinstance(content, dict) or content.get("format") != FORMAT or "domain" not in content:
         raise UserError(f"{path}: not a checkpoint of this project (expected format {FORMAT!r})")
-    if not all(isinstance(content.get(name, {}), dict) for name in ("args", "config")):
-        raise UserError(f"{path}: damaged; its settings are no settings")
+    if not all(isinstance(content.get(name, {}), dict) for name in ("args", "config", "data", "metrics")):
+        raise UserError(f"{path}: damaged; its settings, data or metrics are not what they should be")
     if content["domain"] != domain:
         raise UserError(f"{path}: a checkpoint of the {content['domain']} script, not of the {domain} script")
     return content

@@ -1,6 +1,8 @@
 """Writing files so that a reader never meets half of one, and what reading a damaged one may raise."""
 
 import os
+import shutil
+import tempfile
 import tokenize
 import zlib
 from contextlib import contextmanager, suppress
@@ -55,6 +57,16 @@ def write_npz(path, **arrays):
     """Write numpy arrays by their names as an `.npz`, as `replacing` does."""
     with replacing(path) as temporary, open(temporary, "wb") as stream:  # of a name, numpy would make another
         np.savez(stream, **arrays)
+
+
+@contextmanager
+def scratch_folder(root):
+    """Yield a new folder in `root` that is gone afterwards, as are those that killed processes have left there; no
+    other process may be at one now."""
+    for left in root.glob(".preparing.*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".preparing.", suffix=".tmp") as folder:
+        yield Path(folder)
 
 
 def clear_leftovers(path):

@@ -15,6 +15,7 @@ from modules.domains.image_domain import IMAGE
 from modules.domains.text_domain import TEXT
 from modules.settings import parse
 from tests.conftest import make_workspace
+from tests.test_checkpoint import Hostile
 
 WORDS, NZ, NI, NH = 6 + 4, 2, 6, 8  # of the tiny data set: six words and the special ones
 
@@ -282,6 +283,8 @@ def test_a_checkpoint_of_another_size(refused, folder):
         {"model": None},
         {"vocabulary": None},
         {"args": {1: 2, "nz": 3}},
+        {"data": 5},
+        {"metrics": 5},
     ],
     ids=str,
 )
@@ -292,16 +295,6 @@ def test_a_checkpoint_with_nonsense_in_it(refused, folder, change):
 
 
 # ---------------------------------------------------------------------- hostile and broken files
-
-
-class Hostile:
-    """Unpickled, this makes a folder."""
-
-    def __init__(self, mark):
-        self.mark = str(mark)
-
-    def __reduce__(self):
-        return os.mkdir, (self.mark,)
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])

@@ -12,7 +12,6 @@ from modules.models.decoders import pixelcnn
 from modules.models.decoders.pixelcnn import MaskedConvolution, PixelCNNDecoder
 from modules.models.encoders.resnet import ResNetEncoder
 from modules.models.gaussian import reparameterize
-from modules.models.layers.elu import ELU
 from modules.models.vae import VAE
 from modules.training.algorithm import Algorithm1
 from modules.training.recipe import Recipe
@@ -202,25 +201,6 @@ def test_bf16_is_near_in_training_and_not_used_in_evaluation():
         assert got.dtype == torch.float32 and (got - expected).norm() < 0.1 * expected.norm()
     rough.load_state_dict(precise.state_dict())
     torch.testing.assert_close(rough.eval().reconstruction(x, z), precise.eval().reconstruction(x, z))
-
-
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 0.03)])
-@pytest.mark.parametrize("shape", [(1, 1), (7, 5, 3, 2), (5, 60_001)], ids=str)
-def test_elu_is_that_of_pytorch(shape, dtype, tolerance):
-    x = 3 * torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    results = []
-    for function, precision in ((ELU(), dtype), (F.elu, torch.float64)):
-        value = x.to(dtype).to(precision).requires_grad_()
-        y = function(value.clone())
-        (gradient,) = torch.autograd.grad((y.double() * x).sum(), value)
-        results.append((y.detach().double(), gradient.double()))
-    torch.testing.assert_close(*results, rtol=tolerance, atol=tolerance)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_elu_of_extremes(dtype):
-    x = torch.tensor([[-torch.inf, -1e4, -0.0, 0.0, 1e4, torch.inf, torch.nan]], dtype=dtype)
-    torch.testing.assert_close(ELU()(x.clone()), F.elu(x), equal_nan=True)
 
 
 # ---------------------------------------------------------------------- sampling

@@ -8,7 +8,8 @@ import shutil
 import pytest
 
 from modules.command import UserError
-from modules.reports.log_reader import read_epochs, read_events
+from modules.reports.log_reader import read_epochs, read_events, summarise
+from modules.training.records import Records
 from tests.conftest import ROOT, run_script
 
 EXAMPLES = ROOT / "logs" / "examples" / "ptb"
@@ -169,6 +170,27 @@ def test_bad_logs(tmp_path, name, content, says):
     with pytest.raises(UserError) as error:
         read_epochs(path)
     assert str(error.value).startswith(f"{tmp_path}{os.sep}{says}") and "\n" not in str(error.value)
+
+
+def test_a_test_figure_that_is_not_finite_leaves_the_log_readable(tmp_path):
+    """The log has null for it, as JSON has no infinity."""
+    records = Records(tmp_path, "run", words=True)
+    records.write(
+        "test",
+        loss=math.inf,
+        reconstruction=3.0,
+        kl=math.inf,
+        mi=1.0,
+        mi_agg=1.0,
+        kl_agg=0.0,
+        active_units=1,
+        size=4,
+        units=9,
+        final=True,
+    )
+    records.close()
+    (event,) = read_events(tmp_path / "run.jsonl")
+    assert event["kl"] is None and summarise([event])["mi"] == 1.0 and summarise([event])["kl"] is None
 
 
 def test_the_table_of_runs(write):

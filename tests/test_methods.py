@@ -65,12 +65,6 @@ def test_no_decay_of_the_rate_before_the_last_cycle_ends(warm_up, cycles, epoch)
     assert methods.recipe(s, RECIPE).decay_from_epoch == epoch
 
 
-def test_one_cycle_is_the_warm_up():
-    assert [annealed_weight(i, 5, 0.1, 3, cycles=1) for i in range(40)] == [
-        annealed_weight(i, 5, 0.1, 3) for i in range(40)
-    ]
-
-
 def test_beta_multiplies_the_annealed_weight(make_trainer):
     trainer = make_trainer(aggressive=False, warm_up=2, kl_start=0.1, epochs=3, beta=0.4)
     trainer.fit()
@@ -200,10 +194,10 @@ def test_evaluation_normalises_as_the_whole_training_split_does(make_trainer):
     raw = torch.cat([model.encoder.gaussian(x)[0] for x in split]).detach()
     norm = model.encoder.constraints[0].norm
     assert not torch.allclose(norm.running_mean, before)
-    torch.testing.assert_close((norm.running_mean, norm.running_var), (raw.mean(dim=0), raw.var(dim=0)))
+    torch.testing.assert_close((norm.running_mean, norm.running_var), (raw.mean(dim=0), raw.var(dim=0, correction=0)))
     trainer.fit()
     measured = metrics.evaluate(model, split, seed=0)
-    assert measured.kl >= trainer.s.nz * 0.6**2 / 2 * (22 - 1) / 22 * (1 - 1e-5)
+    assert measured.kl >= trainer.s.nz * 0.6**2 / 2 * (1 - 1e-5)
 
 
 @pytest.mark.parametrize("rate, nz", [(0.5, 1), (3.0, 32), (20.0, 2), (1e-3, 8)])

@@ -59,17 +59,11 @@ def test_every_method_is_trained_tested_and_evaluated_again(call, folder, flags,
     )  # the model's file says what it is
 
 
-WIRING = {  # flags: what the model and the trainer have of them
+WIRING = {  # flags: what the parts of the model, or the decoder's optimiser, have of them
     "--model savae": {"steps": 20},
     "--model savae --svi_steps 2": {"steps": 2},
-    "--beta 0.4": {"beta": 0.4},
-    "--kl_start 0 --warm_up 1 --kl_cycles 2": {"kl_cycles": 2, "kl_start": 0, "warm_up": 1},
-    "--free_bits 0.25": {"free_bits": 0.25, "free_bits_over": "dimension"},
-    "--free_bits 3 --free_bits_over sum": {"free_bits": 3, "free_bits_over": "sum"},
     "--bn_gamma 0.6": {"gamma": 0.6},
     "--committed_rate 2": {"log_bound": BoundedVariance(2, 2).log_bound},
-    "--aggressive 1 --inner_clip encoder": {"inner_clip": "encoder"},
-    "--nsamples 2 --test_nepoch 7 --save_every 3": {"nsamples": 2, "test_nepoch": 7, "save_every": 3},
     "--word_dropout 0.25": {"share": 0.25},
     "--precision bf16": {"train_dtype": torch.bfloat16},
     "--momentum 0.5": {"momentum": 0.5},
@@ -81,7 +75,10 @@ def test_a_flag_reaches_what_it_is_about(call, workspace, monkeypatch, flags, ex
     seen = {}
     monkeypatch.setattr(
         "modules.training.loop.Trainer.fit",
-        lambda trainer: [seen.update(vars(part)) for part in (trainer.s, *trainer.model.modules())],
+        lambda trainer: (
+            [seen.update(vars(part)) for part in trainer.model.modules()]
+            + [seen.update(trainer.algorithm.decoder_optimiser.param_groups[0])]
+        ),
     )
     assert call(text.main, *ARGS, *flags.split(), cwd=workspace).returncode == 0
     assert {name: seen.get(name) for name in expected} == expected

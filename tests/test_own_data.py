@@ -186,10 +186,20 @@ def test_pictures_are_reduced_with_ink_as_one(prepare, tmp_path, size):
 
 def test_files_that_are_no_pictures_are_counted(prepare, tmp_path):
     write_pictures(tmp_path / "drawings")
-    for name in ("notes.txt", "below/moving.gif", ".hidden"):
+    (tmp_path / "drawings" / ".trash").mkdir()
+    for name in ("notes.txt", "below/moving.gif", ".hidden", ".trash/old.png"):
         (tmp_path / "drawings" / name).write_bytes(b"x")
     ran = prepare("--images", "drawings", "--name", "abc")
     assert ran.returncode == 0 and ran.stderr.startswith("note: drawings: 2 of 22 files are no PNG or JPEG")
+
+
+def test_a_photograph_is_turned_as_its_exif_says(tmp_path):
+    """Orientation 6: the first row of what is stored is the right side of what was seen."""
+    stored, exif = np.full((16, 16), 255, dtype=np.uint8), Image.Exif()
+    stored[:8], exif[0x0112] = 0, 6
+    Image.fromarray(stored).save(tmp_path / "photo.jpg", exif=exif, quality=100)
+    seen = own_images.read_picture(tmp_path / "photo.jpg", 4, False)
+    np.testing.assert_allclose(seen, np.tile([1, 1, 0, 0], (4, 1)), atol=0.05)
 
 
 def test_images_take_two_commands(prepare, call, tmp_path):
@@ -358,6 +368,14 @@ def test_a_failure_leaves_everything_as_it_was(prepare, tmp_path, monkeypatch, t
     monkeypatch.setattr(*((own, broken, fail) if broken == "config_text" else (Path, broken, rename_old_only)))
     assert prepare("--text", name, "--name", "abc", "--overwrite", "--vocab_limit", "2").returncode == 130
     assert tree(tmp_path) == before
+
+
+def test_what_a_killed_preparation_left_goes_with_the_next(prepare, tmp_path):
+    left = tmp_path / "datasets" / ".preparing.killed.tmp"
+    left.mkdir(parents=True)
+    (left / "half.txt").write_bytes(b"x")
+    assert prepare("--text", write_lines(tmp_path / "lines.txt", sentences(20, 0)), "--name", "abc").returncode == 0
+    assert not left.exists()
 
 
 # ---------------------------------------------------------------- bad input

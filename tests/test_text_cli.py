@@ -293,6 +293,15 @@ def test_taskid_picks_the_seed_and_seed_wins(task, seed):
     assert parse("--seed", 0, "--taskid", task).seed == 0
 
 
+def test_taskid_wins_over_the_seed_of_a_config(workspace, monkeypatch):
+    config = workspace / "config" / "config_tiny.py"
+    config.write_text(config.read_text() + '\nparams["seed"] = 5\n')
+    monkeypatch.chdir(workspace)
+    assert [
+        parse("--dataset", "tiny", *flags).seed for flags in ((), ("--taskid", 1), ("--taskid", 1, "--seed", 7))
+    ] == [5, 101, 7]
+
+
 def test_defaults():
     args = parse()
     assert {
@@ -569,8 +578,13 @@ def test_tf32_is_for_training_alone(call, workspace, monkeypatch):
 @pytest.mark.parametrize(
     "flags, remark",
     [
-        (("--kl_start", 0.5, "--warm_up", 3), "note: --epochs 2: the KL weight will not have grown to 1"),
+        (("--kl_start", 0.4, "--warm_up", 3), "note: --epochs 2: the KL weight will still be growing at the end, 0.8"),
         (("--warm_up", 3), "note: --warm_up does nothing without --kl_start below 1"),
+        (("--warm_up", 10), "note: --warm_up does nothing without --kl_start below 1"),
+        (
+            ("--kl_start", 0, "--warm_up", 2, "--kl_cycles", 2, "--epochs", 5),
+            "note: --epochs 5: the KL weight will still be growing at the end, 0.5",
+        ),
         (("--kl_start", 1, "--warm_up", 3), ""),  # the published plain run
         (("--resume",), "there is no such run to resume; it starts\n"),
     ],

@@ -221,6 +221,23 @@ def test_an_earlier_run_is_not_overwritten_by_accident(workspace, call):
     assert [snapshot_path(1, i).exists() for i in range(5)] == [True, True, True, False, False]
 
 
+def test_a_resumed_run_does_not_take_up_what_another_has_recorded(workspace, call, tmp_path):
+    run = (*ARGS, "--plot_niter", 1)
+    assert call(toy.main, *run, "--max_iterations", 1, cwd=workspace).returncode == 0
+    for path in snapshot_path(1, 0).parent.iterdir():  # as the message of the next run would say
+        path.rename(tmp_path / path.name)
+    assert call(toy.main, *run, "--seed", 1, "--max_iterations", 3, cwd=workspace).returncode == 0
+    before = snapshot_path(1, 2).read_bytes()
+    ran = call(toy.main, *run, "--max_iterations", 2, "--resume", cwd=workspace)
+    assert ran.returncode == 2 and "seed = 1, not 783435" in ran.stderr and "another place" in ran.stderr
+    assert snapshot_path(1, 2).read_bytes() == before
+
+
+def test_the_sentences_followed_are_trained_on(workspace, call):
+    ran = call(toy.main, *ARGS, "--train_limit", 5, "--max_iterations", 1, cwd=workspace)
+    assert ran.returncode == 0 and read_snapshot(1, 0)["model_mean"].shape == (5,)
+
+
 def test_runs_in_one_picture(workspace, call):
     assert call(toy.main, *ARGS, "--max_iterations", 3, cwd=workspace).returncode == 0
     (log,) = workspace.glob("logs/tiny/*.jsonl")

@@ -3,7 +3,6 @@
 import json
 import runpy
 import sys
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 from filelock import FileLock
 
 from modules.command import UserError
-from modules.files import replacing, write_bytes
+from modules.files import replacing, scratch_folder, write_bytes
 from modules.settings import REPOSITORY, NoConfig, find_config
 
 SHARE, MOST_HELD_OUT = 10, 10_000  # one in so many is for validation, as many for test; no more than in Yahoo and Yelp
@@ -77,13 +76,13 @@ def install(name, about, sizes, params, write, overwrite):
     target, config = place(name), Path("config", f"config_{name}.py")
     with FileLock(target.parent / ".lock"):
         refuse_taken(name, overwrite)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".preparing.", suffix=".tmp") as scratch:
-            fresh = Path(scratch, target.name)
+        with scratch_folder(target.parent) as scratch:
+            fresh = scratch / target.name
             fresh.mkdir()
             write(fresh)
             text = config_text(f"{name}: {about}.\n\nSizes: {sizes}.", params).encode()
             before = config.read_bytes() if config.is_file() else text
-            with exchanged(fresh, target, Path(scratch, "old")), replacing(config) as temporary:
+            with exchanged(fresh, target, scratch / "old"), replacing(config) as temporary:
                 temporary.write_bytes(text)
             if before != text:  # it may have been changed by hand
                 write_bytes(f"{config}.old", before)

@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from modules.command import UserError, note
 from modules.data import own
@@ -83,7 +83,7 @@ def read_images(source, size, invert):
 
 def find_pictures(folder):
     """The PNG and JPEG files in a folder and below it, sorted; hidden ones are none. UserError if there are none."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path.relative_to(folder)))
     found = [path for path in files if path.suffix.lower() in PICTURES]
     if found and len(found) < len(files):
         note(f"{folder}: {len(files) - len(found)} of {len(files)} files are no PNG or JPEG, and left out")
@@ -92,12 +92,18 @@ def find_pictures(folder):
     return found
 
 
+def _hidden(path):
+    return any(part.startswith(".") for part in path.parts)
+
+
 def read_picture(path, size, invert):
-    """A PNG or JPEG file as float32 [size, size], white = 1; the transparent is white, with `invert` black."""
+    """A PNG or JPEG file, the right way up, as float32 [size, size], white = 1; the transparent is white, with `invert`
+    black."""
     try:
         with Image.open(path, formats=["PNG", "JPEG"]) as image:
             image.verify()  # the checksums of a PNG, which decoding passes over
         with Image.open(path, formats=["PNG", "JPEG"]) as image:
+            image = ImageOps.exif_transpose(image)  # cameras store the pixels as the sensor lies
             if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
                 grey = np.asarray(image, dtype=np.float32) / 65535
             else:

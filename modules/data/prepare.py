@@ -3,10 +3,8 @@
 import re
 import shutil
 import sys
-import tempfile
 import time
 from contextlib import closing, suppress
-from pathlib import Path
 
 from filelock import FileLock
 
@@ -14,7 +12,7 @@ from modules.command import UserError, os_complaint
 from modules.data import omniglot, synthetic
 from modules.data.archives import unpack
 from modules.data.download import UPSTREAM, refuse_page
-from modules.files import CannotWrite, replacing
+from modules.files import CannotWrite, replacing, scratch_folder
 
 PTB = ["ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"]
 WAYS = {  # data set: what it can be made from, in the order in which that is tried; from nothing, it is generated
@@ -62,8 +60,8 @@ def prepare(name, source, root, generate=False):
                 return print(f"{name}: already there, {target} ({check(name, target)}); move it away to make it anew")
             except UserError as error:
                 lack = error
-            with tempfile.TemporaryDirectory(dir=root, prefix=".preparing.", suffix=".tmp") as scratch:
-                fresh = Path(scratch, target.name)
+            with scratch_folder(root) as scratch:
+                fresh = scratch / target.name
                 fresh.mkdir()
                 done = make(name, source, fresh, generate)
                 with suppress(FileNotFoundError):

@@ -225,8 +225,9 @@ class Domain:
 def settle(s):
     """Settle what several settings decide together: seed and learning rate. Ends the command if settings contradict
     each other."""
-    if "taskid" in s.given:
-        s.given.add("seed")  # which it picks
+    if "taskid" in s.given and "seed" not in s.given:  # it picks the seed, whatever the config has
+        s.seed = None
+        s.given.add("seed")
     s.seed = SEEDS[s.taskid] if s.seed is None else s.seed
     s.lr = RATES[s.optimizer] if s.lr is None else s.lr
     if getattr(s, "momentum", 0) and s.optimizer == "adam":

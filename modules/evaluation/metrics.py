@@ -182,9 +182,10 @@ def evaluation_mode(model):
         model.train(was_training)
 
 
-def perplexity(nll, metrics):
-    """exp of nats per predicted unit, `nll` in nats per sentence; infinite where that overflows."""
+def perplexity(nll, size, units):
+    """exp of nats per predicted unit, from `nll` in nats per sentence, `size` sentences of `units` in all; infinite
+    where that overflows."""
     try:
-        return math.exp(nll * metrics.size / metrics.units)
+        return math.exp(nll * size / units)
     except OverflowError:
         return math.inf

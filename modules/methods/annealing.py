@@ -21,6 +21,10 @@ class Annealing(Method):
         ),
     )
 
+    def used(self, s):
+        """Also where a warm-up was asked for that comes to nothing, so that `begin` remarks on it."""
+        return super().used(s) or "warm_up" in getattr(s, "given", ())  # not known of a log's settings
+
     def tag(self, s):
         """The warm-up stands in every run's name anyway."""
         return f"cycles{s.kl_cycles}" if s.kl_cycles > 1 else ""
@@ -43,10 +47,10 @@ class Annealing(Method):
 
     def begin(self, s, model, description):
         """Remark on a weight that does not grow to 1, or does not grow."""
-        if s.kl_start < 1 and s.epochs < s.warm_up:
-            note(
-                f"--epochs {s.epochs}: the KL weight will not have grown to 1, which takes --warm_up {s.warm_up} epochs"
-            )
+        end = annealed_weight(s.epochs - 1, 1, s.kl_start, s.warm_up, s.kl_cycles)
+        if end < 1:
+            weight = f"{end:.4g} (--warm_up {s.warm_up})"
+            note(f"--epochs {s.epochs}: the KL weight will still be growing at the end, {weight}")
         if s.kl_start == 1 and not {"kl_start", "beta"} & s.given:
             note("--warm_up does nothing without --kl_start below 1: the KL weight is 1 from the start")
 

@@ -81,4 +81,4 @@ class BatchNorm(Method):
             model.train()
         means = torch.cat(means)  # [examples, nz]
         norm.running_mean.copy_(means.mean(dim=0))
-        norm.running_var.copy_(means.var(dim=0))
+        norm.running_var.copy_(means.var(dim=0, correction=0))  # as training divides by

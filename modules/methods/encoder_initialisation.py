@@ -42,5 +42,5 @@ class EncoderInitialisation(Method):
         )
         load_weights(model.encoder, weights, s.encoder_from)
         known = content.get("metrics", {}).get("mi_agg", math.inf)
-        if known < LITTLE:
+        if isinstance(known, float) and known < LITTLE:
             note(f"{s.encoder_from}: its encoder tells next to nothing of x, mi_agg {known:.2f} nats")

@@ -8,7 +8,6 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy
 import torch
@@ -50,7 +49,7 @@ def lines_of(event, words):
         ]
     if event["event"] in ("val", "test"):
         if words:
-            told["ppl"] = f", ppl: {perplexity(event['loss'], SimpleNamespace(**event)):.4f}"
+            told["ppl"] = f", ppl: {perplexity(event['loss'], event['size'], event['units']):.4f}"
     elif event["event"] == "optimum":
         told["share"] = round(100 * event["share"])
     elif event["event"] == "iw" and words:

@@ -81,8 +81,10 @@ def train_and_test(run_id, beginning, s, recipe, observer=None):
             methods.begin(s, model, description)
         with _held(best) if team.first else nullcontext():
             if team.first:
-                _clear_the_way(best, starts, run_id, observer, s)
+                _clear_the_way(best, starts, run_id, observer, s, description["domain"])
             saved = None if starts else _saved_state(best, description, s)
+            if team.first:
+                _refuse_statistics_of_others(observer, s)
             logs = LOGS / s.dataset
             records = Records(logs, run_id, words, s.tensorboard) if team.first else Printer(words)
             trainer = Trainer(
@@ -92,12 +94,12 @@ def train_and_test(run_id, beginning, s, recipe, observer=None):
             records.close()
 
 
-def _clear_the_way(best, starts, run_id, observer, s):
+def _clear_the_way(best, starts, run_id, observer, s, domain):
     """Remove leftovers of a write that was cut short, and what `_make_room` removes before a run `starts`."""
     for path in (best, state_path(best), log_path(s.dataset, run_id, ".png")):
         clear_leftovers(path)
     if starts:
-        _make_room(run_id, observer, s)
+        _make_room(run_id, observer, s, domain)
     if starts and s.resume:
         note(f"{state_path(best)}: there is no such run to resume; it starts")
 
@@ -191,7 +193,7 @@ def test(model, split, s, records, team=None, per_example=None):
             f"the importance-weighted NLL is {nll}: the posteriors are too narrow, or too far from the "
             "prior, for float32; train with a gentler setting"
         )
-    ppl = metrics.perplexity(nll, measured)
+    ppl = metrics.perplexity(nll, measured.size, measured.units)
     records.write(
         "iw", nll=nll, ppl=ppl if split.unit == "word" and math.isfinite(ppl) else None, nsamples=s.iw_nsamples
     )
@@ -240,26 +242,21 @@ def _refuse(path, state, log, s):
     )
 
 
-def _make_room(run_id, observer, s):
+def _make_room(run_id, observer, s, domain):
     """Remove what an earlier run of this name left, with --overwrite or where nothing is lost by it; else raise
     UserError."""
     best, log = model_path(s.dataset, run_id), log_path(s.dataset, run_id)
     files = [best, state_path(best), log.with_suffix(".log"), log, log.with_suffix(".png")]
     scalars = log.with_suffix(".tensorboard")
     there, statistics = [path for path in files if path.exists()], observer.files()
-    if there and not s.overwrite and (best.exists() or _has_trained(log)):
+    if there and not s.overwrite and (best.exists() or _has_trained(log, state_path(best), domain)):
         _refuse(there[0], state_path(best), log, s)
-    for path, saved in statistics.items():
-        s.refuse_others(
-            saved,
-            lambda name, its_own, ours, path=path: (
-                f"{path}: statistics of a run with {name} = {its_own}, not {ours}; move them to another place first"
-            ),
+    _refuse_statistics_of_others(observer, s)
+    if statistics and not s.overwrite:
+        raise UserError(
+            f"{next(iter(statistics))}: statistics of an earlier run; --overwrite replaces them, or move them to "
+            "another place first"
         )
-        if not s.overwrite:
-            raise UserError(
-                f"{path}: statistics of an earlier run; --overwrite replaces them, or move them to another place first"
-            )
     removed = [*there, *statistics, *scalars.glob(EVENT_FILES)]
     for folder in {path.parent for path in removed}:
         with replacing(folder / f"{run_id}.probe") as temporary:  # refused before anything is removed, not after
@@ -271,6 +268,17 @@ def _make_room(run_id, observer, s):
         scalars.rmdir()
 
 
+def _refuse_statistics_of_others(observer, s):
+    """Raise UserError if what is in the place of the observer's files is of a run with other settings."""
+    for path, saved in observer.files().items():
+        s.refuse_others(
+            saved,
+            lambda name, its_own, ours, path=path: (
+                f"{path}: statistics of a run with {name} = {its_own}, not {ours}; move them to another place first"
+            ),
+        )
+
+
 def _record_of(log):
     """The settings that the JSON lines of a run begin with, empty if there are none to be read."""
     with suppress(OSError, ValueError, AttributeError, StopIteration), open(log, encoding="utf-8") as lines:
@@ -278,7 +286,11 @@ def _record_of(log):
     return {}
 
 
-def _has_trained(log):
-    """Whether JSON lines tell of any training; a run killed before its first report has nothing to lose."""
+def _has_trained(log, state, domain):
+    """Whether the JSON lines or the state of a run tell of any training; without, nothing is lost with them."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
-    return '"event": "report"' in text or '"event": "val"' in text
+    if '"event": "report"' in text or '"event": "val"' in text:
+        return True
+    with suppress(UserError, KeyError, TypeError):  # no state, or none that can be gone on from
+        return load_checkpoint(state, domain)["training"]["progress"]["iteration"] > 0
+    return False

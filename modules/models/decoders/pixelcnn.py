@@ -8,7 +8,6 @@ from torch import nn
 
 from modules.models.decoders import pixelcnn_sampler
 from modules.models.layers.convolution import Convolution
-from modules.models.layers.elu import ELU
 from modules.models.layers.linear import linear
 
 CHUNK = 50  # images at a time in evaluation on the CPU, for memory: it takes the same time without
@@ -34,7 +33,7 @@ class PixelCNNDecoder(nn.Module):
             PixelCNN(self.planes[0], channels, dec_kernel_size),
             Convolution(channels, channels, 1),
             nn.BatchNorm2d(channels),
-            ELU(),
+            nn.ELU(inplace=True),
             Convolution(channels, 1, 1),
         )
         self.main.to(memory_format=torch.channels_last)  # on the CPU a fifth off a step
@@ -134,7 +133,7 @@ class FirstLayer(nn.Module):
         self.main = nn.Sequential(
             MaskedConvolution(1 + latent_planes, channels, kernel_size, masked_channels=1, sees_centre=False),
             nn.BatchNorm2d(channels),
-            ELU(),
+            nn.ELU(inplace=True),
         )
 
     def forward(self, x):
@@ -152,10 +151,10 @@ class Bottleneck(nn.Module):
         self.main = nn.Sequential(
             Convolution(channels, half, 1),
             nn.BatchNorm2d(half),
-            ELU(),
+            nn.ELU(inplace=True),
             MaskedConvolution(half, half, kernel_size, masked_channels=half, sees_centre=True),
             nn.BatchNorm2d(half),
-            ELU(),
+            nn.ELU(inplace=True),
             Convolution(half, channels, 1),
             nn.BatchNorm2d(channels),
         )

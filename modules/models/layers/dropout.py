@@ -28,6 +28,3 @@ class Dropout(nn.Module):
         dropped = min(round(self.p * 65536), 65535)  # of 65536
         keep = bits[: x.numel()].view(x.shape).ge_(dropped - 32768)  # 0 or 1
         return x * keep.to(x.dtype).mul_(65536 / (65536 - dropped))
-
-    def extra_repr(self):
-        return f"p={self.p}"

@@ -17,9 +17,6 @@ class SharedBatchNorm(_BatchNorm):
         self._parameters, self._buffers, self.team = norm._parameters, norm._buffers, team
         self.train(norm.training)
 
-    def _check_input_dim(self, x):
-        """Any number of dimensions after [rows, channels]."""
-
     def forward(self, x):
         """x [rows, channels, ...] -> the same shape."""
         here = x.numel() // x.size(1)  # numbers for each channel
