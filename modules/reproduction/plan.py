@@ -105,9 +105,8 @@ SYNTHETIC_ADAM = replace(
     name="synthetic_adam",
     title=f"{SYNTHETIC.title}, Adam",
     flags=f"{SYNTHETIC.flags} --optimizer adam",
-    rows=("lm", "vae", "vae_anneal", "beta_anneal", "aggressive_anneal", "ae_init"),
+    rows=("lm", "vae", "vae_anneal", "beta_anneal", "savae_anneal", "aggressive_anneal", "ae_init"),
     seeds=(3, 3),
-    svi="",
 )
 PTB_SHORT = Table(
     "ptb_short",
