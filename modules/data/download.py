@@ -122,13 +122,13 @@ def receive(url, path):
     """Download `url` to `path`, in several attempts if need be; raises Missing where further ones are of no use."""
     for attempt in range(1, RETRIES + 1):
         try:
-            return attempt_at(url, path)
+            return receive_once(url, path)
         except requests.RequestException:
             time.sleep(attempt)
-    return attempt_at(url, path)
+    return receive_once(url, path)
 
 
-def attempt_at(url, path):
+def receive_once(url, path):
     """Download `url` to `path` in one attempt."""
     name, headers = url.rpartition("/")[2], {"Accept-Encoding": "identity"}  # compressed, its checksum would differ
     with requests.get(url, stream=True, timeout=TIMEOUT, headers=headers) as answer, open(path, "wb") as out:
