@@ -2,6 +2,7 @@
 
 from math import nan
 from statistics import fmean
+from textwrap import fill
 
 from matplotlib import pyplot
 from matplotlib.ticker import MaxNLocator
@@ -83,7 +84,8 @@ def optimum_figure(runs, optimum):
     left.annotate("what there is to know", (1, optimum.information), (0, -3), **place, fontsize=8)
     _finish(left, title="mutual information of x and z, validation", xlabel="epoch")
     _finish(right, title="test NLL above the optimum", xlabel="nats")
-    right.set(ylabel="", yticks=range(len(runs)), yticklabels=runs, ylim=(len(runs) - 0.4, -0.6))
+    right.set(ylabel="", yticks=range(len(runs)), ylim=(len(runs) - 0.4, -0.6))
+    right.set_yticklabels([fill(method, 28) for method in runs], linespacing=0.9)
     right.xaxis.set_major_locator(MaxNLocator(6))
     right.grid(axis="x", color="#eeeeee")
     right.set_axisbelow(True)
