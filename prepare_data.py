@@ -19,7 +19,7 @@ from modules.data.omniglot import SIZE
 from modules.data.own_images import prepare_images
 from modules.data.own_text import prepare_text
 from modules.data.prepare import NAMES, prepare_each
-from modules.settings import name, whole
+from modules.settings import plain_name, whole
 
 NEEDS = {  # flag: those of which one must be there, too
     **dict.fromkeys(("name", "overwrite"), ("text", "images")),
@@ -41,7 +41,7 @@ def command_line():
     own.add_argument("--text", nargs="+", metavar="FILE", type=Path, help=text_help)
     images_help = "a folder with PNG and JPEG pictures in it or below it, or MNIST's file or folder of files"
     own.add_argument("--images", metavar="PATH", type=Path, help=images_help)
-    own.add_argument("--name", type=name, help="makes datasets/NAME_data and config/config_NAME.py")
+    own.add_argument("--name", type=plain_name, help="makes datasets/NAME_data and config/config_NAME.py")
     own.add_argument("--overwrite", action="store_true", help="replace the data set and config of that name")
     own.add_argument("--label", action="store_true", help="text: lines are label<TAB>text")
     own.add_argument("--vocab_limit", type=whole(1), help="text: keep only that many of the most frequent words")

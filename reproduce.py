@@ -20,7 +20,7 @@ from pathlib import Path
 from modules.command import Interrupted, Parser, UserError, note, run_command
 from modules.domains.domain import SEEDS
 from modules.reproduction import plan, report, runner, slurm
-from modules.settings import REPOSITORY, path, whole
+from modules.settings import REPOSITORY, file_name, whole
 from modules.training.run import LOGS
 
 
@@ -105,10 +105,12 @@ def parse_arguments():
     add("--workers", type=whole(1), default=1, help="runs at a time; OMP_NUM_THREADS unset, they share the cores")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--dry_run", action="store_true", help="only print the commands")
-    instead.add_argument("--slurm", type=path, metavar="FILE", help="only write a Slurm array script, one task a run")
+    instead.add_argument(
+        "--slurm", type=file_name, metavar="FILE", help="only write a Slurm array script, one task a run"
+    )
     instead.add_argument("--report", action="store_true", help="only write the tables and figures of what there is")
-    add("--logs", type=path, help="with --report: another folder of logs than logs/")
-    add("--output", type=path, default=Path("build", "tables"), help="folder of tables and figures")
+    add("--logs", type=file_name, help="with --report: another folder of logs than logs/")
+    add("--output", type=file_name, default=Path("build", "tables"), help="folder of tables and figures")
     args = parser.parse_args()
     args.tables, args.methods = args.tables or names[args.scale], args.methods or list(plan.ROWS)
     unknown = set(args.tables) - set(names[args.scale])

@@ -160,7 +160,7 @@ def parse(groups, description, argv=None, dataset=None, preferred=None):
     refuse_idle(parser, {**declared, **orders}, given, values)
     return Settings(
         **values,
-        declared={"dataset": Setting("dataset", name, ""), **declared},
+        declared={"dataset": Setting("dataset", plain_name, ""), **declared},
         given=set(given),
         parser=parser,
         no_config=no_config,
@@ -177,7 +177,7 @@ def command_parser(groups, description, dataset, values):
     parser = Parser(description=description.partition("\n")[0])
     parser.add_argument(
         "--dataset",
-        type=name,
+        type=plain_name,
         default=dataset or argparse.SUPPRESS,
         required=dataset is None,
         help="a name NAME with a config/config_NAME.py, which gives the settings that no flag gives",
@@ -359,13 +359,13 @@ def one_of(*choices):
     return read
 
 
-def _path(value):
+def _file_name(value):
     refuse_unless(isinstance(value, (str, Path)) and str(value))
     return Path(value)
 
 
 def _csv_file(value):
-    refuse_unless(_path(value).suffix == ".csv")
+    refuse_unless(_file_name(value).suffix == ".csv")
     return Path(value)
 
 
@@ -374,13 +374,13 @@ def _switch(value):
     return str(value) == "True"
 
 
-def _name(value):
+def _plain_name(value):
     refuse_unless(isinstance(value, str) and re.fullmatch(r"\w[\w.-]*", value))
     return value
 
 
-name = kind("a name of letters, digits, _, . and -", _name)
-path = kind("the name of a file", _path)
+plain_name = kind("a name of letters, digits, _, . and -", _plain_name)
+file_name = kind("the name of a file", _file_name)
 csv_file = kind("the name of a file that ends with .csv", _csv_file)
 switch = kind("True or False", _switch)
 switch.choices = ("True", "False")

@@ -17,9 +17,9 @@ from modules.settings import (
     Settings,
     csv_file,
     exactly,
+    file_name,
     number,
     one_of,
-    path,
     refuse_together,
     saved_settings,
     set_defaults,
@@ -108,7 +108,7 @@ EVALUATION = Group(
     "evaluation of a saved model",
     (
         Setting("eval", switch, "on the test split", False, needs=("load_path",)),
-        Setting("load_path", path, "the model", None),
+        Setting("load_path", file_name, "the model", None),
         Setting(
             "per_example",
             csv_file,

@@ -8,7 +8,7 @@ from modules.models.decoders.pixelcnn import PixelCNNDecoder
 from modules.models.encoders.gaussian_encoder import NoEncoder
 from modules.models.encoders.resnet import ResNetEncoder
 from modules.models.layers.precision import PRECISIONS
-from modules.settings import Group, Setting, path, whole, wholes
+from modules.settings import Group, Setting, file_name, whole, wholes
 from modules.training.recipe import IMAGE as RECIPE
 
 MODEL = Group(
@@ -24,7 +24,7 @@ MODEL = Group(
         Setting("latent_feature_map", whole(1), "planes of the image's size that z becomes in the decoder", model=True),
     ),
 )
-DATA = Group("data", (Setting("data_file", path, "a .pt or .npz file of all three splits", may_change=True),))
+DATA = Group("data", (Setting("data_file", file_name, "a .pt or .npz file of all three splits", may_change=True),))
 
 
 def read_splits(s, device, names, vocabulary=None):

@@ -9,7 +9,7 @@ from modules.models.decoders.lstm_decoder import LSTMDecoder
 from modules.models.encoders.gaussian_encoder import NoEncoder
 from modules.models.encoders.lstm_encoder import LSTMEncoder
 from modules.models.layers.precision import PRECISIONS
-from modules.settings import Group, Setting, number, one_of, path, switch, whole
+from modules.settings import Group, Setting, file_name, number, one_of, switch, whole
 from modules.training.recipe import TEXT as RECIPE
 
 ENCODERS, DECODERS = {"lstm": LSTMEncoder}, {"lstm": LSTMDecoder}  # by the names that a config gives them
@@ -29,9 +29,9 @@ MODEL = Group(
 DATA = Group(
     "data",
     (
-        Setting("train_data", path, "training file", may_change=True),
-        Setting("val_data", path, "validation file", may_change=True),
-        Setting("test_data", path, "test file", may_change=True),
+        Setting("train_data", file_name, "training file", may_change=True),
+        Setting("val_data", file_name, "validation file", may_change=True),
+        Setting("test_data", file_name, "test file", may_change=True),
         Setting("label", switch, "whether a line is label<TAB>text", False),
         Setting("vocab_limit", whole(1), "keep only that many of the most frequent words", None),
         Setting("max_train_length", whole(1), "leave out training sentences of more words", None),

@@ -12,7 +12,7 @@ from modules.domains.image_domain import IMAGE
 from modules.files import replacing
 from modules.generation.points import need_latent_variable, read_points, write_posteriors
 from modules.models.gaussian import interpolate
-from modules.settings import Group, Setting, one_of, path, whole
+from modules.settings import Group, Setting, file_name, one_of, whole
 
 SAMPLE_COLUMNS = 20  # of the grid of samples from the prior
 PART = 400  # images drawn together; bounds the memory
@@ -24,7 +24,7 @@ ALTERNATIVES = ("num_samples", "reconstruct", "interpolate", "z")  # what to dra
 DRAWING = Group(
     "drawing, into samples/",
     (
-        Setting("sample_from", path, "draw images from this saved model", None),
+        Setting("sample_from", file_name, "draw images from this saved model", None),
         Setting("num_samples", whole(1), "images from the prior", 400, needs=("sample_from",)),
         Setting(
             "reconstruct",
@@ -39,7 +39,7 @@ DRAWING = Group(
         Setting("steps", whole(2), "points of such a line, its ends included", 9, needs=("interpolate",)),
         Setting(
             "z",
-            path,
+            file_name,
             "or an image for each point in this .npz, a row of its array mean [n, nz], as --encode writes it",
             None,
             needs=("sample_from",),

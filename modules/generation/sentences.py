@@ -13,7 +13,7 @@ from modules.generation import search
 from modules.generation.points import need_latent_variable, read_points, write_posteriors
 from modules.generation.reconstruction import describe
 from modules.models.gaussian import interpolate, reparameterize
-from modules.settings import Group, Setting, number, one_of, path, switch, whole
+from modules.settings import Group, Setting, file_name, number, one_of, switch, whole
 
 ENCODE_BATCH = 256  # sentences of one length that the encoder reads at once
 SAMPLES = 100  # from the prior
@@ -29,7 +29,7 @@ ALTERNATIVES = (
 DECODING = Group(
     "decoding, into samples/",
     (
-        Setting("decode_from", path, "generate sentences from this saved model", None),
+        Setting("decode_from", file_name, "generate sentences from this saved model", None),
         Setting(
             "num_samples",
             whole(1),
@@ -38,7 +38,7 @@ DECODING = Group(
             None,
             needs=("decode_from",),
         ),
-        Setting("decode_input", path, "instead, reconstruct each line of this file", None, needs=("decode_from",)),
+        Setting("decode_input", file_name, "instead, reconstruct each line of this file", None, needs=("decode_from",)),
         Setting("decode_mean", switch, "from the posterior's mean, not a sample of it", False, needs=("decode_input",)),
         Setting(
             "interpolate",
@@ -50,7 +50,7 @@ DECODING = Group(
         Setting("steps", whole(2), "points between two lines, both ends included", 9, needs=("interpolate",)),
         Setting(
             "z",
-            path,
+            file_name,
             "instead, a sentence for each point in this .npz, a row of its array mean [n, nz], as --encode writes it",
             None,
             needs=("decode_from",),
@@ -90,7 +90,7 @@ DECODING = Group(
         ),
         Setting(
             "encode",
-            path,
+            file_name,
             "write mean and logvar of q(z|x) for each line of this file (.npz), with the model of --load_path",
             None,
             needs=("load_path",),

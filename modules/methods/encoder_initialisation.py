@@ -5,7 +5,7 @@ import math
 from modules.checkpoint import load_model_file, load_weights
 from modules.command import UserError, note
 from modules.methods.method import Method
-from modules.settings import Setting, path
+from modules.settings import Setting, file_name
 
 LITTLE = 0.1  # nats of information below which an encoder is remarked on
 
@@ -13,7 +13,7 @@ LITTLE = 0.1  # nats of information below which an encoder is remarked on
 class EncoderInitialisation(Method):
     """`--encoder_from M`, together with free bits and annealing."""
 
-    settings = (Setting("encoder_from", path, "start with the encoder of this saved model", None),)
+    settings = (Setting("encoder_from", file_name, "start with the encoder of this saved model", None),)
 
     def tag(self, s):
         return "init"
