@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from modules.command import Parser, UserError, run_command
 from modules.reports.log_reader import log_of
-from modules.settings import path, whole
+from modules.settings import file_name, whole
 
 __all__ = ["FIGURE", "Path", "UserError", "parse", "run_command", "whole"]
 FLAGS = {
@@ -18,7 +18,7 @@ FLAGS = {
     "axis": {"type": float, "nargs": 2, "metavar": ("LOW", "HIGH"), "help": "range of both axes"},
     "format": {"choices": ("pdf", "png"), "default": "pdf", "help": "of the figure"},
     "dpi": {"type": whole(1, 2400), "default": 100, "help": "resolution of a png"},
-    "output": {"type": path, "help": "another place for the figure; its suffix is the format"},
+    "output": {"type": file_name, "help": "another place for the figure; its suffix is the format"},
 }
 FIGURE = ("format", "dpi", "output")  # the flags of every script that draws one figure
 
@@ -28,7 +28,7 @@ def parse(doc, *names, logs=None, **changes):
     {name: what argparse is to know}; `logs` is the help of the paths that it takes, if it does: one a run remains."""
     parser = Parser(description=doc.splitlines()[0])
     if logs:
-        parser.add_argument("logs", nargs="+", type=path, help=logs)
+        parser.add_argument("logs", nargs="+", type=file_name, help=logs)
     for name in (*changes, *names):
         parser.add_argument(f"--{name}", **{**FLAGS.get(name, {}), **changes.get(name, {})})
     args = parser.parse_args()
