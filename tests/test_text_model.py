@@ -233,14 +233,14 @@ def test_the_encoder_knows_no_dropout(encoder, batch):
     assert all(map(torch.equal, first, again))
 
 
-@pytest.mark.parametrize("p", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize("p", [0.1, 0.2, 0.5, 0.9])
 def test_dropout_zeroes_at_its_rate_and_keeps_the_mean(p):
     torch.manual_seed(0)
     x = torch.full((333, 301), 2.0, requires_grad=True)
     y = Dropout(p)(x)
     kept, scale = y != 0, 65536 / (65536 - round(65536 * p))
     torch.testing.assert_close(y[kept], torch.full_like(y[kept], 2 * scale))
-    assert float(kept.float().mean()) == pytest.approx(1 - p, abs=0.01)
+    assert float(kept.float().mean()) == pytest.approx(1 - p, abs=0.005)  # standard deviation: at most 0.0016
     for axis in (0, 1):  # rows and columns alike: no stripes
         assert (kept.float().mean(dim=axis) - (1 - p)).abs().max() < 0.2
     y.sum().backward()

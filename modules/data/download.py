@@ -4,11 +4,11 @@ import hashlib
 import re
 import shutil
 import sys
-import time
 from functools import cached_property, partial
 from pathlib import Path
 
 import gdown
+import pooch
 import requests
 from tqdm import tqdm
 
@@ -108,7 +108,8 @@ def download(url, path):
             patience = {"resume": True, "retries": RETRIES, "timeout": TIMEOUT}
             gdown.download(url, str(path), quiet=quiet, use_cookies=False, progress=limit, **patience)
         else:
-            receive(url, path)
+            pooch.get_logger().setLevel("WARNING")
+            pooch.Pooch(path.parent, "", {name: None}, {name: url}, RETRIES).fetch(name, downloader=receive)
     except (requests.RequestException, gdown.exceptions.DownloadError, ValueError, KeyError) as error:  # bad headers
         page = isinstance(error, gdown.exceptions.FileURLRetrievalError)
         cause = error.__cause__ or error  # gdown wraps those of requests
@@ -118,18 +119,8 @@ def download(url, path):
     print(f"{name}: downloaded, {path.stat().st_size / 1e6:.1f} MB", flush=True)
 
 
-def receive(url, path):
-    """Download `url` to `path`, in several attempts if need be; raises Missing where further ones are of no use."""
-    for attempt in range(1, RETRIES + 1):
-        try:
-            return receive_once(url, path)
-        except requests.RequestException:
-            time.sleep(attempt)
-    return receive_once(url, path)
-
-
-def receive_once(url, path):
-    """Download `url` to `path` in one attempt."""
+def receive(url, path, _):
+    """Download `url` to `path` in one attempt; raises Missing where further ones are of no use."""
     name, headers = url.rpartition("/")[2], {"Accept-Encoding": "identity"}  # compressed, its checksum would differ
     with requests.get(url, stream=True, timeout=TIMEOUT, headers=headers) as answer, open(path, "wb") as out:
         if answer.status_code in (403, 404, 410):

@@ -83,8 +83,8 @@ def train_and_test(run_id, beginning, s, recipe, observer=None):
             if team.first:
                 _clear_the_way(best, starts, run_id, observer, s, description["domain"])
             saved = None if starts else _saved_state(best, description, s)
-            if team.first:
-                _refuse_statistics_of_others(observer, s)
+            if team.first and not starts:
+                _refuse_statistics_of_others(observer.files(), s)
             logs = LOGS / s.dataset
             records = Records(logs, run_id, words, s.tensorboard) if team.first else Printer(words)
             trainer = Trainer(
@@ -251,7 +251,7 @@ def _make_room(run_id, observer, s, domain):
     there, statistics = [path for path in files if path.exists()], observer.files()
     if there and not s.overwrite and (best.exists() or _has_trained(log, state_path(best), domain)):
         _refuse(there[0], state_path(best), log, s)
-    _refuse_statistics_of_others(observer, s)
+    _refuse_statistics_of_others(statistics, s)
     if statistics and not s.overwrite:
         raise UserError(
             f"{next(iter(statistics))}: statistics of an earlier run; --overwrite replaces them, or move them to "
@@ -268,9 +268,9 @@ def _make_room(run_id, observer, s, domain):
         scalars.rmdir()
 
 
-def _refuse_statistics_of_others(observer, s):
-    """Raise UserError if what is in the place of the observer's files is of a run with other settings."""
-    for path, saved in observer.files().items():
+def _refuse_statistics_of_others(statistics, s):
+    """Raise UserError if one of an observer's files, {path: the record of its settings}, is of another run."""
+    for path, saved in statistics.items():
         s.refuse_others(
             saved,
             lambda name, its_own, ours, path=path: (
