@@ -21,7 +21,7 @@ from modules.command import Interrupted, Parser, UserError, note, run_command
 from modules.domains.domain import SEEDS
 from modules.reproduction import plan, report, runner, slurm
 from modules.settings import REPOSITORY, file_name, whole
-from modules.training.run import LOGS
+from modules.training.run_files import LOGS
 
 
 def main():

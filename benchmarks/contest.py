@@ -160,7 +160,7 @@ def project_rows(new_trainer, flops, few, iw_samples):
 def make_trainer(model, split, recipe, inner_clip):
     """A `Trainer` of `model` that keeps no records."""
     s = TEXT.settings(inner_clip=inner_clip, warm_up=0, seed=0)  # of images, too
-    return Trainer(model.train(), {"train": split}, recipe, s, records=None, model_path="unused", description={})
+    return Trainer(model.train(), {"train": split}, recipe, s, records=None, files=None, description={})
 
 
 def outer_steps(trainer, count):

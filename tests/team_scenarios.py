@@ -28,6 +28,7 @@ from modules.models.layers.shared_batch_norm import share_batch_norm
 from modules.training import loop
 from modules.training.loop import Trainer
 from modules.training.recipe import IMAGE, TEXT
+from modules.training.run_files import RunFiles
 from tests.conftest import images
 
 TEXTS = {
@@ -150,7 +151,7 @@ def make(kind, changes, folder, team):
         replace(recipe, **FEW, **own["recipe"]),
         s,
         Events(),
-        folder / f"{team.size}" / "tiny.pt",
+        RunFiles(f"{team.size}", "tiny", models=folder),
         {"domain": kind},
         team=team,
     )
@@ -203,7 +204,7 @@ def train_interrupted(kind, folder, team, stop_at=None):
         loop._stop_requests = received
         assert trainer.progress.iteration == stop_at
         trainer = make(kind, changes, folder, team)
-        trainer.resume(load_checkpoint(trainer.state_path, kind))
+        trainer.resume(load_checkpoint(trainer.files.state, kind))
     trainer.fit()
     return outcome(trainer)
 

@@ -11,6 +11,7 @@ from modules import checkpoint, files
 from modules.checkpoint import load_checkpoint, save_checkpoint
 from modules.command import UserError
 from modules.training.records import Records
+from modules.training.run_files import RunFiles
 
 CONTENT = {
     "domain": "text",
@@ -65,9 +66,11 @@ def test_a_device_that_is_really_full(saved):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 @pytest.mark.parametrize("suffix", ["log", "jsonl"])
 def test_a_log_on_a_full_device(tmp_path, suffix):
-    (tmp_path / f"run.{suffix}").symlink_to("/dev/full")
+    log = RunFiles("tiny", "run", tmp_path).log(f".{suffix}")
+    log.parent.mkdir()
+    log.symlink_to("/dev/full")
     with pytest.raises(UserError, match="cannot write.*No space left on device.*--resume"):
-        Records(tmp_path, "run", words=True).write("best")
+        Records(RunFiles("tiny", "run", tmp_path), words=True).write("best")
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])

@@ -31,6 +31,7 @@ from modules.generation.points import read_points
 from modules.models.gaussian import log_mixture_density
 from modules.training.algorithm import Algorithm1
 from modules.training.records import Records
+from modules.training.run_files import RunFiles
 from tests.conftest import ROOT, TINY_IMAGES_CONFIG, assert_refused, command, environment, events
 
 RUN_ID = "tiny_aggressive0_kls1.00_warm10_0_0_783435"
@@ -291,14 +292,14 @@ def test_densities_of_values_that_cancel_are_those_of_torch_distributions():
 
 
 def test_json_lines_are_strict(tmp_path):
-    records = Records(tmp_path, "run", words=False)
+    records = Records(RunFiles("tiny", "run", tmp_path), words=False)
     records.write("note", x=math.nan, y=-math.inf, z=1.5)
     records.close()
 
     def refuse(constant):
         raise AssertionError(constant)
 
-    event = json.loads((tmp_path / "run.jsonl").read_text(), parse_constant=refuse)
+    event = json.loads((tmp_path / "tiny" / "run.jsonl").read_text(), parse_constant=refuse)
     assert event == {"event": "note", "x": None, "y": None, "z": 1.5}
 
 

@@ -10,6 +10,7 @@ import pytest
 from modules.command import UserError
 from modules.reports.log_reader import read_epochs, read_events, summarise
 from modules.training.records import Records
+from modules.training.run_files import RunFiles
 from tests.conftest import ROOT, run_script
 
 EXAMPLES = ROOT / "logs" / "examples" / "ptb"
@@ -174,7 +175,8 @@ def test_bad_logs(tmp_path, name, content, says):
 
 def test_a_test_figure_that_is_not_finite_leaves_the_log_readable(tmp_path):
     """The log has null for it, as JSON has no infinity."""
-    records = Records(tmp_path, "run", words=True)
+    files = RunFiles("tiny", "run", tmp_path)
+    records = Records(files, words=True)
     records.write(
         "test",
         loss=math.inf,
@@ -189,7 +191,7 @@ def test_a_test_figure_that_is_not_finite_leaves_the_log_readable(tmp_path):
         final=True,
     )
     records.close()
-    (event,) = read_events(tmp_path / "run.jsonl")
+    (event,) = read_events(files.log())
     assert event["kl"] is None and summarise([event])["mi"] == 1.0 and summarise([event])["kl"] is None
 
 

@@ -22,6 +22,7 @@ from modules.training.loop import Trainer
 from modules.training.recipe import IMAGE
 from modules.training.recipe import TEXT as TEXT_RECIPE
 from modules.training.records import lines_of
+from modules.training.run_files import RunFiles
 
 SIZES = {"nz": 2, "ni": 4, "enc_nh": 5, "dec_nh": 6, "dec_dropout_in": 0.3, "dec_dropout_out": 0.3}
 OPTIONS = {"aggressive": 1, "kl_start": 0.5, "warm_up": 1, "epochs": 2, "test_nepoch": 5, "seed": 1, "batch_size": 4}
@@ -74,7 +75,7 @@ def make_trainer(text_data, tmp_path):
             recipe,
             s,
             ListRecords(),
-            tmp_path / "models" / "tiny.pt",
+            RunFiles("tiny", "run", models=tmp_path),
             {"domain": "text", "dataset": "tiny"},
         )
 
@@ -314,10 +315,10 @@ def test_at_a_decay_the_best_weights_return_with_fresh_optimisers(make_trainer, 
     trainer.fit()
     assert [(e["epoch"], e["lr"]) for e in trainer.records.named("decay")] == [(3, 0.005)]
     assert "new lr: 0.005000" in trainer.records.lines
-    best = load_checkpoint(trainer.model_path, "text")
+    best = load_checkpoint(trainer.files.model, "text")
     assert best["epoch"] == 1 and best["metrics"]["loss"] == 4.0
     assert all(torch.equal(best["model"][name], value) for name, value in trainer.model.state_dict().items())
-    saved = load_checkpoint(trainer.state_path, "text")
+    saved = load_checkpoint(trainer.files.state, "text")
     assert all(torch.equal(saved["model"][name], value) for name, value in best["model"].items())
     for name, live in (
         ("encoder", trainer.algorithm.encoder_optimiser),
@@ -369,7 +370,7 @@ def test_a_validation_loss_that_is_no_number_ends_the_run(make_trainer, monkeypa
     script_validation(monkeypatch, trainer, [5.0, math.nan])
     with pytest.raises(UserError, match="diverged.*nan in epoch 1"):
         trainer.fit()
-    assert load_checkpoint(trainer.model_path, "text")["epoch"] == 0
+    assert load_checkpoint(trainer.files.model, "text")["epoch"] == 0
 
 
 def test_divergence_ends_with_a_clear_line(make_trainer):
@@ -377,7 +378,7 @@ def test_divergence_ends_with_a_clear_line(make_trainer):
     with pytest.raises(UserError, match="diverged") as error:
         trainer.fit()
     assert "nan" in str(error.value) and "\n" not in str(error.value)
-    assert not trainer.model_path.exists()  # weights that are no numbers never become the best
+    assert not trainer.files.model.exists()  # weights that are no numbers never become the best
 
 
 # ---------------------------------------------------------------------- data that are no text
@@ -460,7 +461,7 @@ def test_the_loop_fits_whatever_has_an_encoder_a_decoder_and_a_split(tmp_path, a
         recipe,
         TEXT.settings(**{**OPTIONS, "aggressive": aggressive, "inner_clip": inner_clip, "epochs": 12}),
         ListRecords(words=False),
-        tmp_path / "points.pt",
+        RunFiles("points", "run", models=tmp_path),
         {"domain": "points"},
     )
     trainer.fit()
@@ -470,5 +471,5 @@ def test_the_loop_fits_whatever_has_an_encoder_a_decoder_and_a_split(tmp_path, a
     assert last["kl"] == pytest.approx(0.5 * math.log(9), abs=0.25)  # I(x, z) = log(1 + 2 / 0.25) / 2
     assert (trainer.progress.encoder_steps > 0) == aggressive
     assert not any("ppl" in line for line in trainer.records.lines)
-    assert load_checkpoint(trainer.model_path, "points")["metrics"]["loss"] == trainer.progress.best_loss
+    assert load_checkpoint(trainer.files.model, "points")["metrics"]["loss"] == trainer.progress.best_loss
     assert trainer.progress.best_loss == min(e["loss"] for e in trainer.records.named("val"))

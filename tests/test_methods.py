@@ -19,6 +19,7 @@ from modules.methods.committed_rate import BoundedVariance
 from modules.models.gaussian import kl_to_standard_normal
 from modules.training.loop import Trainer
 from modules.training.recipe import TEXT as RECIPE
+from modules.training.run_files import RunFiles
 from tests.test_loop import ListRecords, make_trainer, script_validation, text_data
 
 TEXT_CONFIG = {
@@ -272,7 +273,7 @@ def test_the_decoder_alone_is_trained(text_data, tmp_path, optimiser):
         replace(RECIPE, optimiser=optimiser, lr=0.01),
         s,
         ListRecords(),
-        tmp_path / "m.pt",
+        RunFiles("tiny", "run", models=tmp_path),
         {"domain": "text", "dataset": "tiny"},
     )
     before = metrics.evaluate(model, splits["val"], seed=0).loss

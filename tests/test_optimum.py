@@ -15,6 +15,7 @@ from modules.evaluation.optimum import Generator, Optimum, quadrature
 from modules.reports.log_reader import read_events, summarise
 from modules.training import run
 from modules.training.records import Records, lines_of
+from modules.training.run_files import RunFiles
 
 TINY = synthetic.Recipe(length=3, vocab=4, embed=3, hidden=5)
 TEST = yardstick.SPLITS["test"]
@@ -136,17 +137,18 @@ def test_reported_where_it_is_known(tmp_path, monkeypatch):
     monkeypatch.setattr(run.metrics, "evaluate", lambda *args: Measured)
     monkeypatch.setattr(run.metrics, "importance_weighted_nll", lambda *args: 36.25)
     monkeypatch.setattr(optimum, "KNOWN", {Split.fingerprint: Optimum(**FIGURES)})
-    records = Records(tmp_path, "known", words=True)
-    run.test(None, Split, Settings, records)
-    events = read_events(tmp_path / "known.jsonl")
+    files = RunFiles("set", "known", tmp_path)
+    run.test(None, Split, Settings, Records(files, words=True))
+    events = read_events(files.log())
     assert events[-1] == {"event": "optimum", **FIGURES, "gap": 7.75, "mi_agg": 1.0, "share": 0.25}
     line = "optimum: 28.5000 nats; 7.7500 above it; information 4.0000, of which mi_agg has 25%"
-    assert (tmp_path / "known.log").read_text().splitlines()[-1] == line
+    assert files.log(".log").read_text().splitlines()[-1] == line
     assert summarise(events)["nll"] == 36.25
 
     Split.fingerprint = "another"
-    run.test(None, Split, Settings, Records(tmp_path, "other", words=True))
-    assert "optimum" not in (tmp_path / "other.log").read_text() + (tmp_path / "other.jsonl").read_text()
+    files = RunFiles("set", "other", tmp_path)
+    run.test(None, Split, Settings, Records(files, words=True))
+    assert "optimum" not in files.log(".log").read_text() + files.log().read_text()
 
 
 def test_no_minus_zero_percent():

@@ -64,8 +64,8 @@ def made_up_events(run, **figures):
 
 
 def write_log(run, made_up):
-    run.log().parent.mkdir(parents=True, exist_ok=True)
-    run.log().write_text("".join(f"{json.dumps(event)}\n" for event in made_up))
+    run.files.log().parent.mkdir(parents=True, exist_ok=True)
+    run.files.log().write_text("".join(f"{json.dumps(event)}\n" for event in made_up))
 
 
 # ---------------------------------------------------------------------- the plan
@@ -92,7 +92,7 @@ def test_the_runs_of_a_scale(scale, sizes):
     assert len({run.id for runs in tables for run in runs}) == sum(sizes)
     for runs in tables:
         for run in [run for run in runs if run.needs]:
-            assert runs.index(run.needs) < runs.index(run) and run.s.encoder_from == run.needs.model
+            assert runs.index(run.needs) < runs.index(run) and run.s.encoder_from == run.needs.files.model
             assert run.needs.s.beta == 0 and run.needs.s.seed == run.s.seed
         assert [run.s.taskid for run in runs] == sorted(run.s.taskid for run in runs)
 
@@ -195,9 +195,9 @@ def test_states(tiny):
     write_log(run, made_up[:1])  # killed before its first report
     assert str(runner.state_of(run)) == "not run"
     write_log(run, made_up[:4])
-    run.log(".err").write_text("a warning\n")  # it may be at work
+    run.files.log(".err").write_text("a warning\n")  # it may be at work
     assert str(runner.state_of(run)) == "unfinished: epoch 1"
-    run.log(".err").write_text("Traceback ...\nValueError: no\nfailed: ValueError: no\n\n")
+    run.files.log(".err").write_text("Traceback ...\nValueError: no\nfailed: ValueError: no\n\n")
     assert (str(runner.state_of(run)), runner.state_of(run).error) == ("failed", "ValueError: no")
     write_log(run, made_up)
     assert str(runner.state_of(run)) == "finished"
@@ -213,12 +213,12 @@ def test_another_run_of_the_same_name_is_refused(tiny, call, name, end):
     made_up[0]["args"][name] = 9
     write_log(run, made_up[:end])
     args = ("--scale", "tiny", "--methods", "vae", "--seeds", 1)
-    assert_refused(call(reproduce.main, *args, cwd=tiny), run.log(), f"--{name} 9")
+    assert_refused(call(reproduce.main, *args, cwd=tiny), run.files.log(), f"--{name} 9")
     assert not (tiny / "build").exists() and not (tiny / "models").exists()
     shown = call(reproduce.main, *args, "--dry_run", cwd=tiny)
-    assert shown.returncode == 0 and f"failed ({run.log()}: made with --{name} 9" in shown.stdout
+    assert shown.returncode == 0 and f"failed ({run.files.log()}: made with --{name} 9" in shown.stdout
     ran = call(reproduce.main, *args, "--report", cwd=tiny)
-    assert ran.returncode == 0 and f"note: {run.id} is left out: {run.log()}: made with --{name} 9" in ran.stderr
+    assert ran.returncode == 0 and f"note: {run.id} is left out: {run.files.log()}: made with --{name} 9" in ran.stderr
     assert first_cells(tiny) == ["failed"]
 
 
@@ -250,9 +250,9 @@ def made_up_logs(tiny):
         ("vae_anneal", 0, {"nll": 7.25}),
     ):
         write_log(planned(method, task), made_up_events(planned(method, task), **figures))
-    planned("vae_anneal", 1).log(".err").write_text("failed: no such thing\n")
+    planned("vae_anneal", 1).files.log(".err").write_text("failed: no such thing\n")
     write_log(planned("aggressive", 0), made_up_events(planned("aggressive", 0))[:4])
-    planned("aggressive_anneal", 0).log(".err").write_text("failed: no such thing\n")
+    planned("aggressive_anneal", 0).files.log(".err").write_text("failed: no such thing\n")
     return tiny
 
 
@@ -417,7 +417,7 @@ def test_stopped_killed_and_resumed(tiny, call):
     args, run = ("--scale", "tiny", "--methods", "vae", "--seeds", "1"), planned("vae")
 
     def validations():
-        return run.log().read_text().count('"event": "val"') if run.log().exists() else 0
+        return run.files.log().read_text().count('"event": "val"') if run.files.log().exists() else 0
 
     def stop(kill, after):
         """Start the sweep, `kill(its process, process id of its run)` after some validations: (exit code, output)."""
@@ -441,17 +441,18 @@ def test_stopped_killed_and_resumed(tiny, call):
     code, said = stop(lambda sweep, pid: sweep.send_signal(signal.SIGINT), 2)
     assert code == 130 and "Traceback" not in said
     assert said.splitlines()[-1] == "interrupted: the same command goes on from each run's last checkpoint"
-    assert run.state.is_file() and not run.log(".err").exists()
+    assert run.files.state.is_file() and not run.files.log(".err").exists()
     assert validations() < 20 and str(runner.state_of(run)) == f"unfinished: epoch {validations()}"
 
     code, said = stop(lambda sweep, pid: os.kill(pid, signal.SIGKILL), validations() + 2)
     assert code == 1 and f"resumed   {run.id}" in said and said.endswith(f"{run.id} failed: ended by signal 9\n")
 
     assert f"resumed   {run.id}" in call(reproduce.main, *args, cwd=tiny).stdout
-    assert " | 1 | 329.0" in read_table(tiny)["VAE"] and not run.log(".err").exists()
-    in_pieces, before = figures_of(tiny, run), run.log().read_bytes()
+    assert " | 1 | 329.0" in read_table(tiny)["VAE"] and not run.files.log(".err").exists()
+    in_pieces, before = figures_of(tiny, run), run.files.log().read_bytes()
     ran = call(reproduce.main, *args, cwd=tiny)
-    assert (ran.returncode, ran.stderr) == (0, "") and "resumed" not in ran.stdout and run.log().read_bytes() == before
+    assert (ran.returncode, ran.stderr) == (0, "") and "resumed" not in ran.stdout
+    assert run.files.log().read_bytes() == before
     assert call(text.main, *run.arguments[:-1], "--overwrite", cwd=tiny).returncode == 0
     assert figures_of(tiny, run) == in_pieces
 
@@ -484,7 +485,7 @@ def stand_in(tiny, monkeypatch):
             run = plan.plan_run(TINY, flags, 0)
             code, error = ends.get(method, (0, "a warning"))
             content = "".join(f"{json.dumps(event)}\n" for event in made_up_events(run)[: 1 if code else None])
-            part = {"id": run.id, "log": str(run.log()), "content": content, "code": code, "error": error}
+            part = {"id": run.id, "log": str(run.files.log()), "content": content, "code": code, "error": error}
             parts[" ".join(run.arguments)] = {**part, "waits_for": waits_for}
         (tiny / "parts.json").write_text(json.dumps(parts))
 
@@ -528,7 +529,7 @@ def test_failures_do_not_stop_the_others(tiny, call, stand_in):
     ran = call(reproduce.main, *args, cwd=tiny)
     assert ran.returncode == 1
     assert ran.stderr.splitlines() == [
-        f"{runs['cyclical'].id} failed: ended with exit code 3, and {runs['cyclical'].log()} has no test figures",
+        f"{runs['cyclical'].id} failed: ended with exit code 3, and {runs['cyclical'].files.log()} has no test figures",
         f"{autoencoder.id} failed: error: no data",
         f"{runs['ae_init'].id} skipped: needs {autoencoder.id}, which failed",
         f"{runs['batch_norm'].id} failed: ended by signal 9",
@@ -536,8 +537,8 @@ def test_failures_do_not_stop_the_others(tiny, call, stand_in):
     order = [runs["vae"], runs["cyclical"], autoencoder, runs["batch_norm"], runs["committed_rate"]]
     assert [run_id for run_id, _ in started(tiny)] == [run.id for run in order]
     assert first_cells(tiny) == ["8.00", "failed", "not run", "failed", "8.00"]
-    assert autoencoder.log(".err").read_text() == "error: no data\n\n\nfailed: error: no data\n"
-    assert not runs["vae"].log(".err").exists()  # a warning of a run that ended well is not kept
+    assert autoencoder.files.log(".err").read_text() == "error: no data\n\n\nfailed: error: no data\n"
+    assert not runs["vae"].files.log(".err").exists()  # a warning of a run that ended well is not kept
 
     stand_in({})
     ran = call(reproduce.main, *args, cwd=tiny)
@@ -552,7 +553,7 @@ def test_a_log_that_cannot_be_read_leaves_the_others_alone(tiny, call, stand_in)
     write_log(damaged, [{"event": "val"}])
     args = ("--scale", "tiny", "--methods", "lm", "vae", "--seeds", 1)
     ran = call(reproduce.main, *args, "--dry_run", cwd=tiny)
-    assert f"# {damaged.id}: failed ({damaged.log()}, line 1: not an event" in ran.stdout
+    assert f"# {damaged.id}: failed ({damaged.files.log()}, line 1: not an event" in ran.stdout
     stand_in({"lm": (2, "error: made before")})
     ran = call(reproduce.main, *args, cwd=tiny)
     assert (ran.returncode, ran.stderr) == (1, f"{damaged.id} failed: error: made before\n")

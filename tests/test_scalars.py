@@ -10,6 +10,7 @@ import image
 import text
 import toy
 from modules.training.records import Records
+from modules.training.run_files import RunFiles
 from modules.training.scalars import scalars
 from tests.conftest import TINY_IMAGES_CONFIG, assert_refused, events
 
@@ -105,12 +106,12 @@ def test_a_run_writes_what_its_json_lines_say(call, workspace, made):
 
 def test_a_resumed_run_writes_nothing_twice(tmp_path, made):
     """What came after the checkpoint is forgotten, as in the JSON lines."""
-    records = Records(tmp_path, "run", True, tensorboard=True)
+    records = Records(RunFiles("tiny", "run", tmp_path), True, tensorboard=True)
     report = {"epoch": 0, "reconstruction": 1.0, "mi": 0.0, "active_units": 0, "seconds": 5.0}
     records.write("report", iteration=1, loss=4.0, kl=1.0, **report)
     saved = records.positions()
     records.write("report", iteration=2, loss=9.0, kl=9.0, **report)
-    resumed = Records(tmp_path, "run", True, tensorboard=True)  # the first was killed
+    resumed = Records(RunFiles("tiny", "run", tmp_path), True, tensorboard=True)  # the first was killed
     resumed.rewind(saved)
     resumed.write("resume", iteration=1)
     resumed.write("report", iteration=2, loss=3.0, kl=2.0, **report)

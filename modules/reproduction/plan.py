@@ -10,8 +10,7 @@ from modules.domains.image_domain import IMAGE
 from modules.domains.text_domain import TEXT
 from modules.evaluation.optimum import KNOWN, Optimum
 from modules.settings import Settings, parse
-from modules.training.loop import state_path
-from modules.training.run import LOGS, log_path, model_path
+from modules.training.run_files import RunFiles
 
 ANNEAL = "--kl_start 0.1 --warm_up {anneal}"
 AUTOENCODER = {  # {domain: flags} of a run that is in no row, but whose best model another one starts from, as {needed}
@@ -172,19 +171,14 @@ SCALES = {
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a script, and where its files are."""
+    """One run of a script."""
 
     id: str
     script: str
     arguments: tuple  # of its command, which goes on where there is a state, else starts
     needs: "Run | None"  # the run whose best model this one starts from
     s: Settings = field(compare=False)
-    model = property(lambda run: model_path(run.s.dataset, run.id))
-    state = property(lambda run: state_path(run.model))
-
-    def log(self, suffix=".jsonl", logs=LOGS):
-        """One of the files beside each other in the folder of logs."""
-        return log_path(self.s.dataset, self.id, suffix, logs)
+    files = property(lambda run: RunFiles(run.s.dataset, run.id))
 
 
 def rows_of(table, rows=tuple(ROWS), seeds=None):
@@ -197,7 +191,7 @@ def rows_of(table, rows=tuple(ROWS), seeds=None):
 def plan_run(table, flags, task):
     """The run with the flags of a method and seed number `task`."""
     needs = plan_run(table, AUTOENCODER[table.domain.name], task) if "{needed}" in flags else None
-    flags = flags.format(**vars(table), needed=needs and needs.model.as_posix())
+    flags = flags.format(**vars(table), needed=needs and needs.files.model.as_posix())
     arguments = *table.flags.split(), *flags.split(), "--taskid", str(task), "--resume"
     s = settle(parse((*table.domain.groups, RUNNING), "A planned run", arguments))
     return Run(table.domain.run_id(s), f"{table.domain.name}.py", arguments, needs, s)

@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from modules.files import replacing
 from modules.methods import dimensions, method_name
@@ -72,7 +72,7 @@ class Row:
     def reached(self, logs):
         """[(log, None of a model without z; NLL, None before the end)] of the runs that have trained."""
         begun = [(run, state.figures) for run, state in zip(self.runs, self.states) if state.figures["epochs"]]
-        return [(run.log(logs=logs) if self.has_z else None, figures["nll"]) for run, figures in begun]
+        return [(replace(run.files, logs=logs).log() if self.has_z else None, figures["nll"]) for run, figures in begun]
 
     def difference(self, other):
         """(mean, half a 95% interval) of this row's NLL less another's, seed by seed; None of fewer than two seeds.

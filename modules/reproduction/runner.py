@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from subprocess import DEVNULL, Popen
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from modules.command import UserError
 from modules.reports.log_reader import read_events, summarise
 from modules.settings import REPOSITORY, saved_settings
-from modules.training.run import LOGS
+from modules.training.run_files import LOGS
 
 STOPPED = (130, -signal.SIGINT, -signal.SIGTERM)  # exit codes of a script that was asked to stop
 FAILED = "failed: "  # with it begins the last line of a failed run's file of errors, which says why
@@ -32,7 +33,8 @@ class State(NamedTuple):
 
 def state_of(run, logs=LOGS):
     """The State of a run; raises UserError if its log is that of another run."""
-    log, failure = run.log(logs=logs), last_line(run.log(".err", logs))
+    files = replace(run.files, logs=logs)
+    log, failure = files.log(), last_line(files.log(".err"))
     try:
         events = read_events(log) if log.is_file() else []
     except UserError as error:
@@ -42,7 +44,7 @@ def state_of(run, logs=LOGS):
     check_as_planned(run, log, events, {"epochs", "iw_nsamples"} if finished else set())
     if not finished and failure.startswith(FAILED):
         return State("failed", figures, failure.removeprefix(FAILED))
-    begun = run.state.is_file() or any(event["event"] in ("report", "val") for event in events)
+    begun = run.files.state.is_file() or any(event["event"] in ("report", "val") for event in events)
     return State("finished" if finished else "unfinished" if begun else "not run", figures)
 
 
@@ -59,7 +61,7 @@ def check_as_planned(run, log, events, figures_depend_on):
     and what may change on a resume without a change of figures."""
     made = next((event for event in reversed(events) if event["event"] in ("run", "resume")), {})
     free = {key for key, one in run.s.declared.items() if one.may_change} - figures_depend_on
-    mend = f"move the log, {run.model} and {run.state} to another place, or change the plan"
+    mend = f"move the log, {run.files.model} and {run.files.state} to another place, or change the plan"
     run.s.refuse_others(
         saved_settings(made),
         lambda name, value, ours: f"{log}: made with --{name} {value}, but the plan says {ours}; {mend}",
@@ -90,7 +92,7 @@ def run_all(runs, workers):
                 if run.needs and run.needs.id in failed:
                     _note(failed, "skipped", run, f"needs {run.needs.id}, which failed")
                     continue
-                _note(failed, "resumed" if run.state.is_file() else "started", run)
+                _note(failed, "resumed" if run.files.state.is_file() else "started", run)
                 jobs[run] = _start(run, workers), time.monotonic()
                 at_the_end.callback(jobs[run][0].wait)
                 at_the_end.callback(jobs[run][0].terminate)  # for nothing, unless this command itself fails
@@ -110,21 +112,21 @@ def _start(run, workers):
     command = [sys.executable, str(REPOSITORY / run.script), *run.arguments]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     environment = {"OMP_NUM_THREADS": str(max(1, cores // workers)), **os.environ}
-    run.log().parent.mkdir(parents=True, exist_ok=True)
-    with open(run.log(".err"), "w") as errors:
+    run.files.log().parent.mkdir(parents=True, exist_ok=True)
+    with open(run.files.log(".err"), "w") as errors:
         return Popen(command, stdin=DEVNULL, stdout=DEVNULL, stderr=errors, env=environment, start_new_session=True)
 
 
 def _end(run, process, started, stopping, failed):
     """Note how a run has ended; why it failed is left in its file of errors, for `state_of`."""
-    errors, code = run.log(".err"), process.returncode
+    errors, code = run.files.log(".err"), process.returncode
     finished = code == 0 and state_of(run).kind == "finished"
     if finished or (stopping and code in STOPPED):
         errors.unlink(missing_ok=True)
         minutes = (time.monotonic() - started) / 60
         return _note(failed, "finished" if finished else "stopped", run, f"after {minutes:.1f} minutes")
     reason = f"ended by signal {-code}" if code < 0 else code and last_line(errors)
-    reason = reason or f"ended with exit code {code}, and {run.log()} has no test figures"
+    reason = reason or f"ended with exit code {code}, and {run.files.log()} has no test figures"
     with open(errors, "a") as file:
         print(f"\n{FAILED}{reason}", file=file)
     _note(failed, "failed", run, reason)

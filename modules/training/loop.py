@@ -7,7 +7,6 @@ import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import torch
 
@@ -70,18 +69,16 @@ class Trainer:
     recipe       the constants of the domain (`modules.training.recipe`)
     s            the `Settings` of the run
     records      where events go (`modules.training.records.Records`)
-    model_path   where the best model is kept; the full state lies beside it as `<id>.resume.pt`
+    files        where the best model and the full state are kept (`modules.training.run_files.RunFiles`)
     description  what a saved model says of itself (domain, dataset, args, vocabulary), a dict
     observer     told of each half-step, as an `Observer` is
     team         the processes that train together; only the first writes checkpoints
     """
 
-    def __init__(self, model, splits, recipe, s, records, model_path, description, observer=None, team=None):
+    def __init__(self, model, splits, recipe, s, records, files, description, observer=None, team=None):
         self.model, self.splits, self.recipe, self.s = model, splits, recipe, s
-        self.records, self.description = records, description
+        self.records, self.files, self.description = records, files, description
         self.observer, self.team = observer or Observer(), team or Team()
-        self.model_path = Path(model_path)
-        self.state_path = state_path(model_path)
         self.device = model.device
         self.generator = torch.Generator().manual_seed(s.seed)  # orders and inner-loop draws
         self.order = None
@@ -219,10 +216,11 @@ class Trainer:
         if loss < p.best_loss:
             self.records.write("best", epoch=p.epoch, loss=loss)
             p.best_loss = loss
-            self._write(self.model_path, {"model": self.model.state_dict(), "epoch": p.epoch, "metrics": val.as_dict()})
+            best = {"model": self.model.state_dict(), "epoch": p.epoch, "metrics": val.as_dict()}
+            self._write(self.files.model, best)
         elif decayed:
             self.records.write("decay", epoch=p.epoch, lr=p.decay.lr)
-            self.model.load_state_dict(load_checkpoint(self.model_path, self.description["domain"])["model"])
+            self.model.load_state_dict(load_checkpoint(self.files.model, self.description["domain"])["model"])
             self.algorithm.start_optimisers(p.decay.lr)
 
     # ------------------------------------------------------------------ reports
@@ -277,7 +275,7 @@ class Trainer:
                 "records": self.records.positions(),
             },
         }
-        self._write(self.state_path, content)
+        self._write(self.files.state, content)
 
     def _write(self, path, content):
         """Write a checkpoint, which all of the team can then read."""
@@ -292,7 +290,7 @@ class Trainer:
         except (AttributeError, KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
             what = " ".join(str(error).split())[:200]
             raise UserError(
-                f"{self.state_path}: damaged ({type(error).__name__}: {what}); start again with --overwrite"
+                f"{self.files.state}: damaged ({type(error).__name__}: {what}); start again with --overwrite"
             ) from None
         self.observer.resume(self.progress.iteration)
 
@@ -318,12 +316,7 @@ class Trainer:
 
     def _stop(self):
         self.save()
-        raise Interrupted(f"saved {self.state_path}; the same command with --resume goes on from here")
-
-
-def state_path(model_path):
-    """Where the full training state lies for a model kept at `model_path`."""
-    return Path(model_path).with_suffix(".resume.pt")
+        raise Interrupted(f"saved {self.files.state}; the same command with --resume goes on from here")
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import os
 import platform
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy
 import torch
@@ -106,17 +105,16 @@ class Printer:
 
 
 class Records(Printer):
-    """`<id>.log` and `<id>.jsonl` in one folder, both only ever appended to; `<id>.tensorboard/` if asked for.
+    """The `.log` and `.jsonl` of a run's `files`, both only ever appended to; its `.tensorboard/` if asked for.
 
     A resumed run first goes back to where the files stood when its checkpoint was written: what came after is
     computed, and written, again.
     """
 
-    def __init__(self, folder, run_id, words, tensorboard=False):
+    def __init__(self, files, words, tensorboard=False):
         super().__init__(words)
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.paths = [folder / f"{run_id}.log", folder / f"{run_id}.jsonl"]
+        self.run_files, self.paths = files, [files.log(".log"), files.log()]
+        self.paths[0].parent.mkdir(parents=True, exist_ok=True)
         self._files = [open(path, "a", encoding="utf-8") for path in self.paths]
         self._tensorboard, self._scalars = tensorboard, None
 
@@ -133,7 +131,7 @@ class Records(Printer):
         if self._scalars:
             self._scalars.write(told)
         elif self._tensorboard:  # only now is it settled which earlier events a resumed run keeps
-            self._scalars = Scalars(self.paths[1].with_suffix(".tensorboard"), read_events(self.paths[1]))
+            self._scalars = Scalars(self.run_files.log(".tensorboard"), read_events(self.paths[1]))
 
     def positions(self):
         """Sizes of the two files in bytes, for a checkpoint."""
@@ -153,7 +151,7 @@ class Records(Printer):
 
         One that cannot be drawn is only remarked on, since the run is safe.
         """
-        picture = self.paths[1].with_suffix(".png")
+        picture = self.run_files.log(".png")
         try:
             ended = any(event["event"] == "val" for event in read_events(self.paths[1]))
             if ended and (again or not picture.exists()):
