@@ -4,20 +4,21 @@ import json
 from contextlib import suppress
 
 from modules.checkpoint import load_checkpoint
-from modules.command import UserError
+from modules.command import UserError, note
 from modules.files import clear_leftovers, replacing
 from modules.settings import saved_settings
 from modules.training.scalars import EVENT_FILES
 
 
-def clear(files):
+def clear_leftovers_of(files):
     """Remove what is left of writes that were cut short; the run must be held."""
     for path in (files.model, files.state, files.log(".png")):
         clear_leftovers(path)
 
 
-def saved_state(files, description, s):
-    """The state to resume from; raises UserError if it is another run's."""
+def saved_state(files, statistics, description, s):
+    """The state to resume from; raises UserError if it, or an observer's `statistics`, {path: the record of their
+    settings}, are another run's."""
     path = files.state
     saved = load_checkpoint(path, description["domain"])
     if not {"model", "training", "args"} <= saved.keys():
@@ -33,18 +34,19 @@ def saved_state(files, description, s):
             f"{path}: the data have changed since this run was started; put the old ones back, or start "
             "again with --overwrite or another --jobid"
         )
+    _refuse_statistics_of_others(statistics, s)
     return saved
 
 
-def make_way(files, statistics, s, domain):
-    """Remove the files of the run and an observer's `statistics`, {path: the record of their settings}, with
-    --overwrite or where nothing is lost by it; else raise UserError."""
+def make_way(files, statistics, description, s):
+    """Remove the files of the run and an observer's `statistics` before it starts, with --overwrite or where nothing is
+    lost by it; else raise UserError."""
     scalars = files.log(".tensorboard")
     own = [files.model, files.state, files.log(".log"), files.log(), files.log(".png")]
     there = [path for path in own if path.exists()]
-    if there and not s.overwrite and (files.model.exists() or _has_trained(files, domain)):
+    if there and not s.overwrite and (files.model.exists() or _has_trained(files, description["domain"])):
         _refuse(there[0], files, s)
-    refuse_statistics_of_others(statistics, s)
+    _refuse_statistics_of_others(statistics, s)
     if statistics and not s.overwrite:
         raise UserError(
             f"{next(iter(statistics))}: statistics of an earlier run; --overwrite replaces them, or move them to "
@@ -59,9 +61,11 @@ def make_way(files, statistics, s, domain):
         path.unlink(missing_ok=True)
     with suppress(OSError):  # there is none, or something else lies in it
         scalars.rmdir()
+    if s.resume:
+        note(f"{files.state}: there is no such run to resume; it starts")
 
 
-def refuse_statistics_of_others(statistics, s):
+def _refuse_statistics_of_others(statistics, s):
     """Raise UserError if one of an observer's files, {path: the record of its settings}, is of another run."""
     for path, saved in statistics.items():
         s.refuse_others(

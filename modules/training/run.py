@@ -64,20 +64,15 @@ def train_and_test(run_id, beginning, s, recipe, observer=None):
         if starts:
             methods.begin(s, model, description)
         with files.held() if team.first else nullcontext():
-            statistics = observer.files() if team.first else {}
             if team.first:
-                earlier_run.clear(files)
+                earlier_run.clear_leftovers_of(files)
+            else:
+                observer = Observer()  # the first process has all there is to observe
+            saved = None if starts else earlier_run.saved_state(files, observer.files(), description, s)
             if team.first and starts:
-                earlier_run.make_way(files, statistics, s, description["domain"])
-            if team.first and starts and s.resume:
-                note(f"{files.state}: there is no such run to resume; it starts")
-            saved = None if starts else earlier_run.saved_state(files, description, s)
-            if not starts:
-                earlier_run.refuse_statistics_of_others(statistics, s)
+                earlier_run.make_way(files, observer.files(), description, s)
             records = Records(files, words, s.tensorboard) if team.first else Printer(words)
-            trainer = Trainer(
-                model, splits, recipe, s, records, files, description, observer if team.first else None, team
-            )
+            trainer = Trainer(model, splits, recipe, s, records, files, description, observer, team)
             _train_from(trainer, saved)
             records.close()
 
