@@ -22,7 +22,7 @@ from modules.training.run import prepare_device, train_and_test
 
 def main():
     s = settle(parse((*IMAGE.groups, RUNNING, EVALUATION, pictures.DRAWING), __doc__))
-    refuse_together(s, pictures.ALTERNATIVES)
+    refuse_together(s, *pictures.ALTERNATIVES)
     torch.manual_seed(s.seed)
     device = prepare_device(s.tf32)
     if s.eval:

@@ -137,7 +137,7 @@ def compare(title, tricks, build, seconds):
     """Print what each of the tricks saves of what build() gives, which runs as run(count)."""
     runs = {name: under(TRICKS.get(name, nullcontext()), build) for name in ["", *tricks, AGAIN]}
     times = contest.take_turns(runs, seconds, contest.fair_clock(), typical=min)
-    ours = min(times.pop(""), times[AGAIN])
+    ours = times.pop("")
     print(f"\n{f'{title}: {1e3 * ours:.2f} ms':50}{'plain ms':>10}{'gain':>8}")
     for name, plain in times.items():
         print(f"{name:50}{1e3 * plain:10.2f}{1 - ours / plain:8.1%}", flush=True)
@@ -211,7 +211,7 @@ def image_tables():
     yield "outer step", IMAGE, lambda: partial(contest.outer_steps, trainer())
     yield (
         "IW-NLL",
-        [*IMAGE[:4], "batch norm folded", "images in parts"],
+        [*IMAGE[:2], "batch norm folded", "images in parts"],
         lambda: partial(contest.likelihood, trainer().model, few, 200),
     )
     yield (

@@ -48,9 +48,6 @@ class TextbookVAE(TextbookELBO):
     def encoder_parameters(self):
         return [p for name, p in self.named_parameters() if name.startswith("enc_")]
 
-    def decoder_parameters(self):
-        return [p for name, p in self.named_parameters() if name.startswith("dec_")]
-
     def encode(self, x):
         _, (last_hidden, _) = self.enc_lstm(self.enc_embed(x))
         return self.enc_linear(last_hidden[-1]).chunk(2, dim=-1)

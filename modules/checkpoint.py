@@ -78,15 +78,9 @@ def load_weights(model, weights, path):
     The constant `decoder.loss.weight` of the authors' text models is ignored, and batch norm's counters, which old
     files lack and nothing reads, may be missing.
     """
-    weights = {name: value for name, value in weights.items() if name != "decoder.loss.weight"}
     expected = model.state_dict()
-    weights.update(
-        {
-            name: value
-            for name, value in expected.items()
-            if name.endswith("num_batches_tracked") and name not in weights
-        }
-    )
+    counters = {name: value for name, value in expected.items() if name.endswith("num_batches_tracked")}
+    weights = {name: value for name, value in {**counters, **weights}.items() if name != "decoder.loss.weight"}
     complaints = {
         "missing": [name for name in expected if name not in weights],
         "unexpected": [name for name in weights if name not in expected],

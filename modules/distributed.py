@@ -19,7 +19,7 @@ PATIENCE = timedelta(days=1)  # with a process that evaluates, or measures; one 
 
 
 class Team:
-    """The processes of a run. One alone gets back from every method what it gives."""
+    """The processes of a run; with one, nothing is exchanged."""
 
     def __init__(self, rank=0, size=1):
         self.rank, self.size, self.first = rank, size, rank == 0
@@ -27,9 +27,9 @@ class Team:
         self.batch, self.held, self.counted, self._mine = 0, 0, 1, slice(None)
 
     def rows(self, x):
-        """(this process's rows of the batch x, what each of them counts in its mean).
+        """(this process's rows of the batch x, the weight of each in the mean over the batch).
 
-        A process for which there is no row takes one that counts 0, so that all do the same work.
+        A process left without a row takes the first with weight 0, so that all do the same work.
         """
         if self.size == 1:
             return x, 1 / len(x)
@@ -87,7 +87,7 @@ class Team:
             everyones[self.rank :: self.size] = torch.stack(found).cpu()
         return self.total(everyones).unbind()
 
-    def any(self, *flags):
+    def any_of_each(self, *flags):
         """For each flag whether a process has it set."""
         return [bool(votes) for votes in self.total(torch.tensor(flags, dtype=torch.int32))] if self.size > 1 else flags
 
@@ -101,7 +101,7 @@ class Team:
 
     def wait(self):
         """Until every process has come here."""
-        self.any(False)
+        self.any_of_each(False)
 
     def draw_noise_of(self, seed, iteration):
         """The random numbers of an outer iteration: those of the first process go on, since a checkpoint keeps their

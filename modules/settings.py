@@ -83,10 +83,8 @@ class Settings(SimpleNamespace):
 
     def record(self):
         """What a run keeps of its settings, as JSON takes it."""
-        return {
-            name: str(value) if isinstance(value, Path) else value
-            for name, value in ((name, getattr(self, name)) for name in self.declared)
-        }
+        values = {name: getattr(self, name) for name in self.declared}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
     def refuse_others(self, saved, complaint, passed_over=lambda setting: setting.may_change):
         """Raise UserError(complaint(name, value in the record `saved`, value here)) of the first setting that differs.
@@ -292,7 +290,7 @@ class Impossible(ValueError, argparse.ArgumentTypeError):
 
 
 def kind(what, convert):
-    """The kind of values that `convert` accepts; it raises ValueError or TypeError for others. `what` they must be."""
+    """A reader of values: what `convert` makes of one; where that raises ValueError or TypeError, "must be `what`"."""
 
     def read(value):
         try:
@@ -304,7 +302,7 @@ def kind(what, convert):
 
 
 def refuse_unless(condition):
-    """Raise the error that `kind` words."""
+    """Raise a ValueError unless the condition holds; `kind` words it."""
     if not condition:
         raise ValueError
 

@@ -10,7 +10,7 @@ import torch
 from modules.command import UserError, note
 from modules.data.fingerprint import fingerprint
 
-PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"  # ids 0..3, part of the contract with saved models
+SPECIAL = PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"  # ids 0..3, part of the contract with saved models
 
 
 class Vocabulary:
@@ -19,10 +19,11 @@ class Vocabulary:
     `never` are the ids of words that no sentence is generated with.
     """
 
-    def __init__(self, words=(PAD, BOS, EOS, UNK), never=(PAD, BOS)):
+    pad, bos, eos, unk = range(len(SPECIAL))
+
+    def __init__(self, words=SPECIAL, never=(PAD, BOS)):
         self.words = list(words)
         self.ids = {word: i for i, word in enumerate(self.words)}
-        self.pad, self.bos, self.eos, self.unk = (self.ids[word] for word in (PAD, BOS, EOS, UNK))
         self.never = [self.ids[word] for word in never]
 
     @classmethod
@@ -30,7 +31,7 @@ class Vocabulary:
         """The vocabulary that the file `path` holds as a list of words; raises UserError if it is none."""
         if (
             not isinstance(words, list)
-            or words[:4] != [PAD, BOS, EOS, UNK]
+            or tuple(words[: len(SPECIAL)]) != SPECIAL
             or not all(isinstance(word, str) for word in words)
             or len(set(words)) < len(words)
         ):
@@ -55,7 +56,7 @@ class Corpus:
     """The sentences of one file as one flat array of token ids, `<s>` and `</s>` included.
 
     `tokens` int32 [all tokens], `offsets` int64 [sentences + 1]: sentence i is tokens[offsets[i]:offsets[i + 1]].
-    `left_out` is how many were too long to be read, None where no length is.
+    `left_out` is how many sentences were skipped as too long, None if no limit was set.
     """
 
     def __init__(self, tokens, offsets, left_out=None):
@@ -82,13 +83,13 @@ def read_corpus(path, vocabulary=None, label=False, limit=None, vocab_limit=None
     """Read a file of one tokenised sentence a line: returns (Corpus, Vocabulary).
 
     Without `vocabulary` one is made from the file; with one, words it lacks become `<unk>`. With `label`, a line is
-    `label<TAB>text`. Empty sentences are skipped, and those of more than `longest` words; `limit` keeps the first that
-    many of the others, `vocab_limit` the most frequent words of a new vocabulary. Raises UserError, naming the file and
-    the line, for a missing, empty or non-UTF-8 file, for a line without its tab, and if no sentence is short enough.
+    `label<TAB>text`. Empty sentences and those of more than `longest` words are skipped; of the rest the first `limit`
+    are read. `vocab_limit` keeps that many of the most frequent words of a new vocabulary. Raises UserError, naming the
+    file and the line, for a missing, empty or non-UTF-8 file, for a line without its tab, and if no sentence is short
+    enough.
     """
     grow = vocabulary is None
-    special = Vocabulary()
-    bos, eos, unk, ids = special.bos, special.eos, special.unk, _ids_of_words(special if grow else vocabulary)
+    ids = _ids_of_words(vocabulary or Vocabulary())
     tokens, lengths, left_out = array("i"), array("q", [0]), 0
     for words in _sentences(path, label):
         if len(lengths) - 1 == limit:
@@ -96,12 +97,12 @@ def read_corpus(path, vocabulary=None, label=False, limit=None, vocab_limit=None
         if longest and len(words) > longest:
             left_out += 1
             continue
-        tokens.append(bos)
+        tokens.append(Vocabulary.bos)
         if grow:
             tokens.extend([ids.setdefault(word, len(ids)) for word in words])
         else:
-            tokens.extend([ids.get(word, unk) for word in words])
-        tokens.append(eos)
+            tokens.extend([ids.get(word, Vocabulary.unk) for word in words])
+        tokens.append(Vocabulary.eos)
         lengths.append(len(words) + 2)
     if left_out and len(lengths) == 1:
         raise UserError(f"{path}: every sentence has more than {longest} words; give a larger --max_train_length")
@@ -115,7 +116,7 @@ def read_corpus(path, vocabulary=None, label=False, limit=None, vocab_limit=None
 
 
 def _sentences(path, label):
-    """Yield the words of each line that has some, without the label in front of them if there is one (`label`)."""
+    """Yield the words of each line that is not empty, of a line with a `label` those behind it."""
     for number, line in enumerate(text_lines(path), start=1):
         if label and not line.isspace():
             _, tab, line = line.partition("\t")
@@ -132,13 +133,13 @@ def _sentences(path, label):
 
 
 def words_of(line):
-    """The words of a line; a `<s>` before and a `</s>` behind all others, as some corpora have them, are none."""
+    """The words of a line, without a leading `<s>` and a trailing `</s>`, which some corpora write out."""
     words = line.split()
     return words[words[:1] == [BOS] : len(words) - (words[-1:] == [EOS])]
 
 
 def _ids_of_words(vocabulary):
-    """Words and their ids; a word that only looks like `<pad>`, `<s>` or `</s>` is not known."""
+    """{word: id} for reading text, in which a literal `<pad>`, `<s>` or `</s>` is `<unk>`."""
     return {**vocabulary.ids, **dict.fromkeys((PAD, BOS, EOS), vocabulary.unk)}
 
 
@@ -160,7 +161,7 @@ def read_lines(path, vocabulary, label=False):
 
 def _keep_frequent(corpus, vocabulary, vocab_limit):
     """Keep the `vocab_limit` most frequent words (of equals, the earlier), in their order; the rest become `<unk>`."""
-    special = len(Vocabulary())
+    special = len(SPECIAL)
     counts = np.bincount(corpus.tokens, minlength=len(vocabulary))[special:]
     kept = np.sort(np.argsort(-counts, kind="stable")[:vocab_limit]) + special
     new_ids = np.full(len(vocabulary), vocabulary.unk, dtype=np.int32)
@@ -222,7 +223,7 @@ class TextSplit:
         """What it holds, for the record: {sentences, words, unk: their share of `<unk>`, shortest, longest}, and where
         a length was set {left_out: how many sentences were longer}."""
         words = sum(batch.size(0) * (batch.size(1) - 2) for batch in self)
-        unk = int(sum((batch == Vocabulary().unk).sum() for batch in self))
+        unk = int(sum((batch == Vocabulary.unk).sum() for batch in self))
         lengths = [batch.size(1) - 2 for batch in self]
         return {
             "sentences": self.size,
@@ -240,7 +241,7 @@ class TextSplit:
         return {
             "index": torch.cat(self._rows).tolist(),
             "words": [batch.size(1) - 2 for batch in self for _ in batch],
-            "unk": torch.cat([(batch == Vocabulary().unk).sum(dim=1) for batch in self]).tolist(),
+            "unk": torch.cat([(batch == Vocabulary.unk).sum(dim=1) for batch in self]).tolist(),
         }
 
     def order(self, generator):

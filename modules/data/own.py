@@ -13,7 +13,10 @@ from modules.command import UserError
 from modules.files import replacing, scratch_folder, write_bytes
 from modules.settings import REPOSITORY, NoConfig, find_config
 
-SHARE, MOST_HELD_OUT = 10, 10_000  # one in so many is for validation, as many for test; no more than in Yahoo and Yelp
+ONE_IN, MOST_HELD_OUT = (
+    10,
+    10_000,
+)  # one in ten is for validation, one for test; of each no more than Yahoo has
 SEED = 783435  # of the split and, of images, the binarisation
 
 
@@ -44,9 +47,9 @@ def refuse_taken(name, overwrite):
 
 def held_out_size(count, path, what):
     """How many of `count` are held out for validation, and as many for test; UserError, naming `path`, if none can."""
-    if count < SHARE:
-        raise UserError(f"{path}: {count} {what} are too few to hold out validation and test; it takes {SHARE}")
-    return min(count // SHARE, MOST_HELD_OUT)
+    if count < ONE_IN:
+        raise UserError(f"{path}: {count} {what} are too few to hold out validation and test; it takes {ONE_IN}")
+    return min(count // ONE_IN, MOST_HELD_OUT)
 
 
 def split(count, held_out):

@@ -82,7 +82,7 @@ def read_images(source, size, invert):
 
 
 def find_pictures(folder):
-    """The PNG and JPEG files in a folder and below it, sorted; hidden ones are none. UserError if there are none."""
+    """The PNG and JPEG files in a folder and below it, sorted, without hidden ones; UserError if none is left."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path.relative_to(folder)))
     found = [path for path in files if path.suffix.lower() in PICTURES]
     if found and len(found) < len(files):

@@ -4,7 +4,7 @@ import math
 
 from modules.command import UserError, note
 from modules.data import own
-from modules.data.corpus import Vocabulary, text_lines, words_of
+from modules.data.corpus import SPECIAL, text_lines, words_of
 
 PARTS = {"train": "train_data", "valid": "val_data", "test": "test_data"}  # in a file's name: in the config
 # Training words, at most, and the config with sizes for so many. The sets of these configs have 160,000, 890,000 and
@@ -32,7 +32,7 @@ def prepare_text(files, name, label=False, vocab_limit=None, deduplicate=False, 
             (folder / f"{name}.{part}.txt").write_text("".join(f"{line}\n" for line in lines), "utf-8", newline="\n")
 
     words = [word for line in splits[0] for word in words_of(line.partition("\t")[2] if label else line)]
-    special = set(Vocabulary().words)
+    special = set(SPECIAL)
     vocabulary = min(len(special.union(words)), len(special) + (vocab_limit or len(words)))
     model = own.smallest_that_fits(SIZES, len(words))
     params = {

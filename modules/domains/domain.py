@@ -169,7 +169,7 @@ class Domain:
         methods.check(s)
         if s.tensorboard:
             summary_writer()
-        splits, vocabulary = self.read(s, device, ("train", "val", "test"))
+        splits, vocabulary = self.read_splits(s, device, ("train", "val", "test"))
         model = self.build(s, vocabulary, f"config/config_{s.dataset}.py").to(device)
         description = {
             "domain": self.name,

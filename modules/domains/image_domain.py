@@ -17,9 +17,7 @@ MODEL = Group(
         Setting("img_size", wholes(1), "channels (1), height and width of an image", model=True),
         Setting("nz", whole(1), "dimensions of z", model=True),
         Setting("enc_layers", wholes(1), "channels of the encoder's residual blocks", model=True),
-        Setting(
-            "dec_kernel_size", wholes(1), "kernel size of the decoder's layers, odd, the first one's first", model=True
-        ),
+        Setting("dec_kernel_size", wholes(1), "odd kernel sizes of the decoder's layers, in their order", model=True),
         Setting("dec_layers", wholes(1), "channels of the decoder's layers", model=True),
         Setting("latent_feature_map", whole(1), "planes of the image's size that z becomes in the decoder", model=True),
     ),

@@ -104,16 +104,14 @@ def evaluate(model, split, seed, team=None, keep=pass_over):
     the reconstruction and the KL of each example (`Examples`).
     """
     team = team or Team()
+
+    def reconstruction_of(pair):
+        x, (_, _, z) = pair
+        return keep("reconstruction", model.decoder.reconstruction(x, z.unsqueeze(1)).double()).sum()
+
     with evaluation_mode(model):
         encoded = posteriors(model, split, seed)
-        reconstruction = sum(
-            team.share_out(
-                zip(split, encoded),
-                lambda pair: keep(
-                    "reconstruction", model.decoder.reconstruction(pair[0], pair[1][2].unsqueeze(1)).double()
-                ).sum(),
-            )
-        )
+        reconstruction = sum(team.share_out(zip(split, encoded), reconstruction_of))
         kl = sum(keep("kl", kl_to_standard_normal(mean, logvar).double()).sum() for mean, logvar, _ in encoded)
         reconstruction, kl = float(reconstruction) / split.size, float(kl) / split.size
         mi_agg = aggregate_mutual_information(encoded)
@@ -155,19 +153,14 @@ def importance_weighted_nll(
     def rows(x):
         return min(max_rows, max(1, MOST_UNITS // split.units(x[:1])))
 
+    def nll_of(x):
+        return keep("iw_nll", model.iw_nll(x, nsamples, rows(x), generator).double()).sum()
+
+    def skip(x):
+        list(model.iw_draws(x, nsamples, rows(x), generator))
+
     with evaluation_mode(model):
-        return (
-            float(
-                sum(
-                    (team or Team()).share_out(
-                        progress(split),
-                        lambda x: keep("iw_nll", model.iw_nll(x, nsamples, rows(x), generator).double()).sum(),
-                        lambda x: list(model.iw_draws(x, nsamples, rows(x), generator)),
-                    )
-                )
-            )
-            / split.size
-        )
+        return float(sum((team or Team()).share_out(progress(split), nll_of, skip))) / split.size
 
 
 @contextmanager

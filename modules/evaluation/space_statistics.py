@@ -13,7 +13,7 @@ import numpy as np
 from modules.command import UserError
 from modules.files import BAD_FILE, write_npz
 
-BOUND = 1e30  # of numbers; no NaN is below it, and what is can still be drawn
+BOUND = 1e30  # of numbers, in magnitude: they can still be drawn, and no NaN is below it
 NAMES = {0: "plain", 1: "aggressive"}
 
 

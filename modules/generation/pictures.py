@@ -20,7 +20,7 @@ PAIR_COLUMNS = 5  # of the grid of originals, each beside its reconstruction
 GAP = 2  # pixels between two pictures of a grid
 SCALE = 2  # pixels of the file for a pixel of an image, each way
 
-ALTERNATIVES = ("num_samples", "reconstruct", "interpolate", "z")  # what to draw
+ALTERNATIVES = (("num_samples", "reconstruct", "interpolate", "z"),)  # what to draw
 DRAWING = Group(
     "drawing, into samples/",
     (
@@ -29,18 +29,22 @@ DRAWING = Group(
         Setting(
             "reconstruct",
             whole(1),
-            "instead, that many test images and their reconstructions",
+            "draw N test images and their reconstructions instead",
             None,
             needs=("sample_from",),
         ),
         Setting(
-            "interpolate", whole(1), "or lines between that many pairs of test images", None, needs=("sample_from",)
+            "interpolate",
+            whole(1),
+            "draw lines between N pairs of test images instead",
+            None,
+            needs=("sample_from",),
         ),
         Setting("steps", whole(2), "points of such a line, its ends included", 9, needs=("interpolate",)),
         Setting(
             "z",
             file_name,
-            "or an image for each point in this .npz, a row of its array mean [n, nz], as --encode writes it",
+            "draw an image for each point in this .npz instead, a row of its array mean [n, nz], as --encode writes it",
             None,
             needs=("sample_from",),
         ),

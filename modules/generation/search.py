@@ -6,7 +6,7 @@ Whatever the strategy, a sentence ends before `</s>` or after `max_length` words
 
 import torch
 
-HYPOTHESES = 2**13  # that beam search has at once, at most: so many sentences (times the beam) are searched together
+HYPOTHESES = 2**13  # of beam search at once, at most: sentences times beam
 LOGITS = 2**22  # computed at once, at most, for memory: a search takes a tenth less time without
 
 

@@ -17,7 +17,7 @@ from modules.settings import Group, Setting, file_name, number, one_of, switch, 
 
 ENCODE_BATCH = 256  # sentences of one length that the encoder reads at once
 SAMPLES = 100  # from the prior
-MAX_LENGTH = 100  # words of a sentence that no line says the length of, at most
+MAX_LENGTH = 100  # words of a sentence, at most, where no input line sets the limit
 PART = 1000  # sentences generated between two updates of the progress bar
 
 ALTERNATIVES = (
@@ -103,8 +103,7 @@ DECODING = Group(
 def decode(model, vocabulary, s):
     """Write sentences from the prior or from given points, reconstructions, or sentences between lines, and say where.
 
-    The noise of z and of sampled words comes from one generator on the CPU: a seed means the same on every device, and
-    the words do not depend on the noise of z.
+    One generator on the CPU draws the noise of z, then that of sampled words: a seed means the same on every device.
     """
     random = torch.Generator().manual_seed(s.seed)
     if s.decode_input or s.z:

@@ -121,7 +121,7 @@ def method_name(record):
     """What tables and legends call the method of a run, after the record of its settings; older ones may lack some."""
     known = {"aggressive": 0, **{setting.name: setting.default for setting in SETTINGS}}
     s = SimpleNamespace(**{**known, **{name: value for name, value in record.items() if value is not None}})
-    title = next(filter(None, (method.title(s) for method in used(s))), "VAE")
+    title = ", ".join(filter(None, (method.title(s) for method in used(s)))) or "VAE"
     if s.aggressive:
         title = "aggressive" if title == "VAE" else f"aggressive {title}"  # alone, the paper's name
     return title + "".join(method.addition(s) for method in used(s))

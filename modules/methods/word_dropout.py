@@ -7,8 +7,6 @@ from modules.data.corpus import Vocabulary
 from modules.methods.method import Method
 from modules.settings import Setting, exactly, number
 
-UNK = Vocabulary().unk  # the same in every vocabulary
-
 
 class UnreadWords(nn.Module):
     """While training, each word but the first, `<s>`, is `<unk>` with probability `share`, independently."""
@@ -23,7 +21,7 @@ class UnreadWords(nn.Module):
             return words
         unread = torch.rand(words.shape, device=words.device) < self.share
         unread[0] = False
-        return words.masked_fill(unread, UNK)
+        return words.masked_fill(unread, Vocabulary.unk)
 
 
 class WordDropout(Method):

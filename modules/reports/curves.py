@@ -89,7 +89,7 @@ def optimum_figure(runs, optimum):
     right.xaxis.set_major_locator(MaxNLocator(6))
     right.grid(axis="x", color="#eeeeee")
     right.set_axisbelow(True)
-    for label, colour in zip(right.get_yticklabels(), range(len(runs))):
+    for colour, label in enumerate(right.get_yticklabels()):
         label.set_color(f"C{colour % COLOURS}")
     return figure
 

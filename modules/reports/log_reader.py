@@ -16,7 +16,7 @@ NEEDED = {
     "aggressive phase ends": {"epoch"},
 }
 NUMBERS = {*COLUMNS, *TESTED, "iteration", "nll", "ppl", "seconds", "encoder_steps"}  # of events that have them
-BOUND = 1e300  # of numbers; no NaN is below it, and what is can still be drawn
+BOUND = 1e300  # of numbers, in magnitude: they can still be drawn, and no NaN is below it
 FIGURE = r"(-?(?:\d+\.?\d*|nan|inf))"
 LAST_FIGURE = r"(-?(?:\d+\.\d{4}|nan|inf))"  # of its line: all four decimals, or it was cut short
 AGGREGATE = rf"mi_agg: {FIGURE}, kl_agg: {LAST_FIGURE}"

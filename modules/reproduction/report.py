@@ -5,6 +5,8 @@ import statistics
 from collections import Counter
 from dataclasses import dataclass, replace
 
+import scipy.special
+
 from modules.files import replacing
 from modules.methods import dimensions, method_name
 from modules.reports import figures, tables
@@ -26,7 +28,6 @@ OF_Z = ("kl", "mi", "mi_agg", "active_units", "encoder_steps")  # figures that a
 FACTORS = {"hours": 1 / 3600, "minutes": 1 / 60, "encoder_steps": 1e-3}  # what makes them of what a log holds
 DECIMALS = {"active_units": 1, "aggressive_epochs": 1, "minutes": 1, "encoder_steps": 0}  # of others 2
 COLLAPSED = 0.1  # nats of aggregate MI below which z counts as lost
-T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # 97.5% of Student's t, 1 to 9 degrees
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +84,8 @@ class Row:
         pairs = [ours[seed]["nll"] - theirs[seed]["nll"] for seed in ours.keys() & theirs.keys()]
         if other is self or len(pairs) < 2:
             return None
-        return statistics.fmean(pairs), T_QUANTILES[len(pairs) - 2] * statistics.stdev(pairs) / math.sqrt(len(pairs))
+        quantile = scipy.special.stdtrit(len(pairs) - 1, 0.975)
+        return statistics.fmean(pairs), quantile * statistics.stdev(pairs) / math.sqrt(len(pairs))
 
 
 def mean_and_deviation(values):
@@ -174,7 +176,7 @@ def optimum_line(optimum, like):
 def record(row, against=None):
     """A row as a program wants it: a dict of plain values, unrounded."""
     table = row.table
-    values = {"table": table.name, "method": row.method, "name": row.name, "seeds": len(row.states)}
+    values = {"table": table.name, "method": row.method, "name": row.name, "planned": len(row.states)}
     kinds = {"finished": "finished", "failed": "failed", "half_done": "unfinished", "not_run": "not run"}
     values.update((name, row.kinds[kind]) for name, kind in kinds.items())
     paper = published.figures(table.published, row.method)

@@ -44,7 +44,8 @@ def state_of(run, logs=LOGS):
     check_as_planned(run, log, events, {"epochs", "iw_nsamples"} if finished else set())
     if not finished and failure.startswith(FAILED):
         return State("failed", figures, failure.removeprefix(FAILED))
-    begun = run.files.state.is_file() or any(event["event"] in ("report", "val") for event in events)
+    state_is_here = logs == LOGS and run.files.state.is_file()
+    begun = state_is_here or any(event["event"] in ("report", "val") for event in events)
     return State("finished" if finished else "unfinished" if begun else "not run", figures)
 
 

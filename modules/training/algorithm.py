@@ -15,7 +15,9 @@ from modules.distributed import Team
 
 
 class Algorithm1:
-    """Both loops of algorithm 1 but the outermost, which goes over epochs (`modules.training.loop`).
+    """Algorithm 1 for one batch: the inner loop of encoder steps, then the step of the decoder.
+
+    The loop over batches and epochs is in `modules.training.loop`.
 
     recipe    the constants of the domain (`modules.training.recipe`)
     s         the `Settings` of the run: nsamples, inner_clip, momentum, and those of its methods

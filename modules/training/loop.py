@@ -32,7 +32,7 @@ class Progress:
     batch: int = 0  # outer iterations done in this epoch
     iteration: int = 0  # outer iterations done in all
     encoder_steps: int = 0  # inner steps done in all
-    best_loss: float = math.inf  # validation loss of the saved best model, nats (KL weight 1)
+    best_loss: float = math.inf  # `methods.validation_loss` of the saved best model, nats
     seconds: float = 0.0
     finished: bool = False
     tested: bool = False
@@ -107,11 +107,11 @@ class Trainer:
         with _stop_requests(aloud=self.team.size == 1) as stop_requested:
             while not self.progress.finished:
                 self._train_epoch(stop_requested)
-                if self.out_of_iterations:
+                if self.progress.batch < self.splits["train"].num_batches:  # out of iterations within the epoch
                     self.save()
                     return
                 self._end_epoch()
-                if any(self.team.any(stop_requested())):
+                if any(self.team.any_of_each(stop_requested())):
                     self._stop()
 
     @cached_property
@@ -171,7 +171,7 @@ class Trainer:
                 p.seconds += time.monotonic() - started
                 bar.update()
                 due = time.monotonic() - last_save > 60 * self.s.save_every
-                stop, due = self.team.any(stop_requested(), due)
+                stop, due = self.team.any_of_each(stop_requested(), due)
                 if stop and p.batch < train.num_batches:
                     self._stop()
                 if due:

@@ -47,7 +47,7 @@ def train_and_test(run_id, beginning, s, recipe, observer=None):
     """Train a model, or go on training it, then evaluate its best weights on the test split.
 
     `beginning` is what `Domain.begin` returns. Files are `models/<dataset>/<run_id>.pt` and
-    `logs/<dataset>/<run_id>.{log,jsonl,png}`. `recipe` holds but for what the settings say; `observer` is the
+    `logs/<dataset>/<run_id>.{log,jsonl,png}`. `recipe` has the constants that no setting overrides; `observer` is the
     `Trainer`'s. With `--max_iterations` training may stop early, and is then not tested. Raises UserError if there are
     files of a run already and neither --resume nor --overwrite says what to do.
     """

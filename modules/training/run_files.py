@@ -31,8 +31,8 @@ class RunFiles:
         return self.model.with_suffix(".resume.pt")
 
     def log(self, suffix=".jsonl"):
-        """What is kept beside each other in the folder of logs: records for programs, `.log` for people, `.png`, and
-        the folder `.tensorboard`."""
+        """A file in the folder of logs, by its suffix: `.jsonl` for programs, `.log` for people, `.png`, and the folder
+        `.tensorboard`."""
         return Path(self.logs, self.dataset, f"{self.run_id}{suffix}")
 
     @contextmanager
