@@ -39,6 +39,7 @@ from benchmarks.contest import (
 )
 from benchmarks.textbook import textbook_step
 from benchmarks.textbook_image import TextbookImageVAE
+from modules.data.images import ImageSplit
 from modules.models.decoders.pixelcnn import PixelCNNDecoder
 from modules.models.encoders.resnet import ResNetEncoder
 from modules.models.layers.precision import PRECISIONS
@@ -53,26 +54,18 @@ INK = 0.15  # share of the pixels that are 1
 SAMPLES = 400  # images, as image.py draws
 
 
-class Images:
-    """Ready batches of binary images, with what the training loop asks of a split."""
+class Images(ImageSplit):
+    """Images of random ink, ready in batches that training can draw, too."""
 
     def __init__(self, count, batch_size):
-        images = (torch.rand(count, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) < INK).float()
-        self.size, self.batches = count, images.to(DEVICE).split(batch_size)
-        self.num_batches = len(self.batches)
-
-    def __iter__(self):
-        return iter(self.batches)
+        ink = torch.rand(count, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) < INK
+        super().__init__(ink.float(), batch_size, DEVICE)
 
     def batch(self, order, i):
-        return self.batches[order[i]]
+        return self._batches[order[i]]
 
     def random_batch(self, generator):
-        return self.batches[int(torch.randint(self.num_batches, (), generator=generator))]
-
-    @staticmethod
-    def units(batch):
-        return len(batch)
+        return self._batches[int(torch.randint(self.num_batches, (), generator=generator))]
 
 
 def main():
@@ -150,7 +143,7 @@ def textbook_model(side=SIDE):
 
 def check_agreement():
     """Assert that both sides see the same losses over a few inner steps, the same likelihoods and the same samples."""
-    x = Images(8, 8).batches[0]
+    x = next(iter(Images(8, 8)))
     for precision, tolerance, most in (("float32", 1e-4, 3), ("bf16", 1e-2, 1)):
         for clip, steps in (("joint", most), ("encoder", 1)):
             textbook = textbook_model()

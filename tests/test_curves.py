@@ -130,6 +130,8 @@ def test_what_the_legend_calls_a_run(tmp_path):
     assert run_label(tmp_path / "x.jsonl", {"args": settings}) == "ptb aggressive + anneal (101, job 2)"
     of_config = {"args": {**settings, "jobid": 0, "bn_gamma": None}, "config": {"bn_gamma": 0.6}}
     assert run_label(tmp_path / "x.jsonl", of_config) == "ptb aggressive + anneal, batch norm 0.6 (101)"
+    two = {"args": {"dataset": "ptb", "model": "savae", "beta": 0.4, "seed": 1}}
+    assert run_label(tmp_path / "x.jsonl", two) == "ptb SA-VAE, beta-VAE 0.4 (1)"
     assert run_label(tmp_path / "x.jsonl", {}) == run_label(tmp_path / "x.jsonl", {"args": {}}) == "x"
     assert run_label(tmp_path / "$x$.jsonl", {}) == r"\$x\$"
 

@@ -203,6 +203,14 @@ def test_states(tiny):
     assert str(runner.state_of(run)) == "finished"
 
 
+def test_a_state_here_says_nothing_of_logs_elsewhere(tiny):
+    run = planned("vae")
+    run.files.state.parent.mkdir(parents=True)
+    run.files.state.touch()
+    assert str(runner.state_of(run)).startswith("unfinished")
+    assert str(runner.state_of(run, tiny / "elsewhere")) == "not run"
+
+
 @pytest.mark.parametrize(
     "name, end", [("train_limit", 7), ("train_limit", 4), ("nz", 7), ("iw_nsamples", 7), ("epochs", 7)]
 )
@@ -293,7 +301,7 @@ def test_the_table_for_programs_of_logs_in_another_folder(made_up_logs, call):
     assert call(reproduce.main, *args, cwd=made_up_logs).returncode == 0
     with open(made_up_logs / "here" / "tiny_tiny.csv", newline="") as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}
-    counts = ("seeds", "finished", "failed", "half_done", "not_run")
+    counts = ("planned", "finished", "failed", "half_done", "not_run")
     assert [int(rows["vae_anneal"][name]) for name in counts] == [2, 1, 1, 0, 0]
     assert [int(rows["aggressive"][name]) for name in counts] == [2, 0, 0, 1, 1]
     assert float(rows["vae"]["nll_mean"]) == 8.25

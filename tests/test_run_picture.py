@@ -49,6 +49,21 @@ def test_a_run_that_was_stopped_shows_the_epochs_it_has(call, workspace):
     assert ran.returncode == 0 and not (workspace / PICTURE).exists()
 
 
+def test_iterations_that_end_with_an_epoch_end_it(call, workspace):
+    """The epoch is validated as any other; of the last epoch the run is finished and tested."""
+    assert call(text.main, *ARGS, "--epochs", 2, cwd=workspace).returncode == 0
+    whole = [event for event in events(workspace, RUN_ID) if event["event"] in ("val", "iw")]
+    first, last, tested = whole
+    ran = call(text.main, *ARGS, "--overwrite", "--epochs", 2, "--max_iterations", first["iteration"], cwd=workspace)
+    assert f"\nstopped after {first['iteration']}" in ran.stdout
+    assert [event["event"] for event in events(workspace, RUN_ID)].count("val") == 1
+    ran = call(text.main, *ARGS, "--resume", "--epochs", 2, "--max_iterations", last["iteration"], cwd=workspace)
+    assert "\nstopped after" not in ran.stdout
+    again = [event for event in events(workspace, RUN_ID) if event["event"] in ("val", "iw")]
+    assert [{**event, "seconds": 0} for event in again] == [{**event, "seconds": 0} for event in whole]
+    assert again[-1]["event"] == "iw" and tested["nll"] == again[-1]["nll"]
+
+
 @pytest.mark.parametrize("error", [RuntimeError("no\nfont"), MemoryError(), ImportError("matplotlib")], ids=repr)
 def test_a_failure_to_draw_loses_nothing(call, workspace, monkeypatch, error):
     def fail(log):
