@@ -301,7 +301,7 @@ def test_a_run_goes_on_with_the_random_numbers_of_the_device(on_gpu, tmp_path, s
 
 @both
 def test_a_run_moves_from_the_cpu_to_the_gpu_and_back(call, on_gpu, folder, script):
-    settings = (*script.args, "--epochs", 1)
+    settings = (*script.args, "--epochs", 2)
     assert call(script.main, *settings, "--max_iterations", 1, cwd=folder).returncode == 0
     on_gpu(script.main, *settings, "--resume", "--max_iterations", 2, cwd=folder)
     ran = call(script.main, *settings, "--resume", cwd=folder)
