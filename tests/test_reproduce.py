@@ -336,7 +336,7 @@ def row_of(method, **figures):
 
 
 def test_a_paired_comparison():
-    """Differences -1, -2, -3: mean -2, deviation 1; of Student's t with 2 degrees, t(p) = (2p - 1) / sqrt(2p (1 - p))."""
+    """Differences -1, -2, -3: mean -2, deviation 1; t(p) = (2p - 1) / sqrt(2p (1 - p)) with 2 degrees of freedom."""
     ours, theirs = row_of("aggressive", nll=[9.0, 18.0, 27.0]), row_of("vae", nll=[10.0, 20.0, 30.0])
     mean, half = ours.difference(theirs)
     assert mean == -2 and half == pytest.approx(0.95 / (2 * 0.975 * 0.025) ** 0.5 / 3**0.5)
