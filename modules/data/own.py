@@ -13,10 +13,8 @@ from modules.command import UserError
 from modules.files import replacing, scratch_folder, write_bytes
 from modules.settings import REPOSITORY, NoConfig, find_config
 
-ONE_IN, MOST_HELD_OUT = (
-    10,
-    10_000,
-)  # one in ten is for validation, one for test; of each no more than Yahoo has
+ONE_IN = 10  # sentences or images is for validation, and one for test
+MOST_HELD_OUT = 10_000  # for each of the two, as Yahoo and Yelp have
 SEED = 783435  # of the split and, of images, the binarisation
 
 
