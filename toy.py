@@ -29,7 +29,8 @@ SPACE = Group(
         Setting(
             "plot_mode",
             one_of("multiple", "single"),
-            "multiple: the cloud every --plot_niter iterations; single: every half-step of a few points",
+            "multiple: the cloud every --plot_niter iterations; single: every half-step of a few points, for "
+            f"{MAX_ITERATIONS['single']} iterations unless --max_iterations says otherwise",
             "multiple",
         ),
         Setting("zmin", number("(-inf, inf)"), "where the grid of z begins", -20.0),

@@ -19,6 +19,7 @@ class Resource:
     headers: dict = field(default_factory=dict)  # further response headers
     announced: int = None  # Content-Length of a whole answer, where it is a lie
     announces: bool = True  # sends Content-Length at all
+    honours_range: bool = True
     redirect: str = ""  # sends the client there
     statuses: list = field(default_factory=list)  # answers these first
     drops: list = field(default_factory=list)  # closes the connection after so many bytes of the body
@@ -71,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def range_start(self, resource):
         """The first byte asked for, or None for the whole: no Range, or If-Range names another version."""
-        match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        match = resource.honours_range and re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         versions = resource.headers.get("ETag"), resource.headers.get("Last-Modified"), None
         if not match or self.headers.get("If-Range") not in versions:
             return None

@@ -53,7 +53,7 @@ IMAGES = {
 }
 RUN = {
     **{"aggressive": 1, "epochs": 2, "test_nepoch": 2, "seed": 3, "kl_start": 0.5, "warm_up": 1, "save_every": 0.0},
-    "momentum": 0.0,  # which images, here trained by SGD, have no setting of
+    "momentum": 0.0,  # of images, here trained by SGD, too
 }
 # The aggressive phase ends after the first of two epochs; its inner loops end by the test, or after four steps.
 FEW = {"inner_steps": 4, "inner_test_every": 1, "mi_start": 9.0, "mi_patience": 1, "clip_norm": 1.0}
@@ -78,9 +78,6 @@ class Events:
 
     def __init__(self):
         self.events = []
-
-    def say(self, line):
-        """Nothing is made of it."""
 
     def write(self, event, **values):
         self.events.append({"event": event, **{name: value for name, value in values.items() if name != "seconds"}})

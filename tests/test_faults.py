@@ -1,6 +1,7 @@
 """Ways to misuse the commands, each of which ends in one line, or well; `tests/faults` tries more of them at random."""
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -221,7 +222,10 @@ def test_no_room_for_a_file_names_it(tmp_path, script, flags, file):
     """Here because no file may have more than 4 KiB; nothing stays, and no other way to get the data is proposed."""
     (tmp_path / "mirror").mkdir()
     for part in ("train", "valid", "test"):
-        (tmp_path / "mirror" / f"ptb.{part}.txt").write_text(f"{part} of a line\n" * 1000)
+        content = f"{part} of a line\n" * 1000
+        (tmp_path / "mirror" / f"ptb.{part}.txt").write_text(content)
+        with open(tmp_path / "mirror" / "SHA256SUMS", "a") as sums:
+            sums.write(f"{hashlib.sha256(content.encode()).hexdigest()}  ptb.{part}.txt\n")
     bounded = ["bash", "-c", 'ulimit -f 4; exec "$@"', "-", *command(script, *flags.split())]
     ran = subprocess.run(bounded, cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert_refused(ran, "error: cannot write", file, "File too large")

@@ -526,7 +526,7 @@ def test_reconstructions_take_the_data_file_of_the_command_line(call, plain):
         (["--dataset", "tinyimages", "--train_limit", "1"], ["tinyimages.pt", "2 training images"]),
         (["--dataset", "tinyimages", "--data_file", "missing.npz"], ["missing.npz", "data_file"]),
         (["--dataset", "tinyimages", "--data_file", "config"], ["config"]),
-        (["--dataset", "tinyimages", "--momentum", "0.9"], ["--momentum"]),
+        (["--dataset", "tinyimages", "--momentum", "0.9"], ["--momentum", "[0, 0]"]),
         (["--dataset", "tinyimages", "--sample_from", "m.pt", "--overwrite"], ["--overwrite", "--sample_from"]),
         (["--dataset", "tinyimages", "--eval"], ["--load_path"]),
         (["--dataset", "tinyimages", "--load_path", "m.pt"], ["--eval"]),

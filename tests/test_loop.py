@@ -35,9 +35,6 @@ class ListRecords:
     def __init__(self, words=True):
         self.lines, self.events, self.words = [], [], words
 
-    def say(self, line):
-        self.lines.append(line)
-
     def write(self, event, **values):
         self.events.append({"event": event, **values})
         self.lines += lines_of(self.events[-1], self.words)

@@ -197,11 +197,31 @@ def test_a_mirror_that_is_missing(run, root):
         run("--mirror", "http://[")
 
 
+def test_a_broken_download_is_not_replaced_by_another_way(root, server, tmp_path, monkeypatch, capsys, quick_recipe):
+    """Offline, the synthetic set is generated; but what has come by half comes whole with the same command."""
+    name = "synthetic_data.tar.gz"
+    large = {**SYNTHETIC, "unused": np.random.default_rng(0).bytes(2**20)}
+    content = pack(tmp_path / name, large, "synthetic_data").read_bytes()
+    monkeypatch.setattr(download, "RETRIES", 0)
+    monkeypatch.setitem(UPSTREAM, name, (server.add("/set", content, drops=[len(content) - 1]), None))
+    source = Source(None, root / ".downloads")
+    with pytest.raises(UserError, match=f"{name}: .*; the same command goes on$"):
+        prepare("synthetic", source, root)
+    assert names(root) == [".downloads"]
+    prepare("synthetic", source, root)
+    assert names(root) == ["synthetic_data"] and f"made from {name}" in capsys.readouterr().out
+
+
+def test_a_mirror_with_another_version_is_remarked_on(root, mirror, capsys):
+    prepare("ptb", Source(str(mirror), root / ".downloads"), root)
+    remarks = capsys.readouterr().err.splitlines()
+    assert [line.split()[1] for line in remarks] == list(PTB)
+    assert "not the published file: md5 checksum" in remarks[0]
+
+
 def test_no_network(root, monkeypatch, capsys, quick_recipe, deaf_host):
     monkeypatch.setattr(download, "RETRIES", 0)
-    for name, (url, checksum) in UPSTREAM.items():
-        monkeypatch.setitem(UPSTREAM, name, (url.replace("https", "http", 1), checksum))
-    monkeypatch.setenv("http_proxy", f"http://{deaf_host}")
+    monkeypatch.setenv("https_proxy", f"http://{deaf_host}")
     with pytest.raises(UserError, match="5 of 6 .*: yahoo, yelp, omniglot, ptb, ptb_short"):
         prepare_each(preparation.NAMES, Source(None, root / "downloads"), root)
     assert names(root) == ["synthetic_data"]

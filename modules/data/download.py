@@ -8,11 +8,9 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import gdown
-import pooch
 import requests
-from tqdm import tqdm
 
-from modules.command import UserError
+from modules.command import UserError, note
 
 DRIVE = "https://drive.google.com/uc?export=download&id="
 IWAE = "https://raw.githubusercontent.com/yburda/iwae/master/datasets/OMNIGLOT/"
@@ -39,6 +37,10 @@ class Missing(UserError):
     """The place does not have the file."""
 
 
+class Broken(UserError):
+    """The connection broke; what has come is kept."""
+
+
 class Source:
     """The published files, from upstream (`mirror` None) or a mirror. Downloads go into a folder of their own."""
 
@@ -57,12 +59,11 @@ class Source:
             raise Missing(f"{name} is not in {self.folder}")
         refuse_page(path)
         checksum = None if name == "SHA256SUMS" else self.sums.get(name) if self.mirror else UPSTREAM[name][1]
-        if checksum:
-            (kind, wanted), content = checksum.split(":"), path.read_bytes()
-            header = b"blob %d\0" % len(content) if kind == "git-blob" else b""
-            found = hashlib.new("sha1" if header else kind, header + content, usedforsecurity=False).hexdigest()
-            if found != wanted:
-                raise UserError(f"{name}: {kind} checksum {found}, not {wanted}: another version; fetch it again")
+        if checksum and (differs := difference(path, checksum)):
+            raise UserError(f"{name}: {differs}: another version; fetch it again")
+        published = UPSTREAM.get(name, (None, None))[1]
+        if published and not checksum and (differs := difference(path, published)):
+            note(f"{name} of {self.mirror} is not the published file: {differs}")
         return path
 
     @cached_property
@@ -80,8 +81,16 @@ class Source:
     def close(self):
         """Remove the downloads, unless a broken one is there that the next command can go on with."""
         parts = [part.stat().st_size for part in self.downloads.glob("*.part")]
-        if not self.folder and not any(size <= SIZE_LIMIT for size in parts):
+        if not self.folder and not any(0 < size <= SIZE_LIMIT for size in parts):
             shutil.rmtree(self.downloads, ignore_errors=True)
+
+
+def difference(path, checksum):
+    """How the file's checksum differs from `checksum`, `kind:hex`, in words; "" where it does not."""
+    (kind, wanted), content = checksum.split(":"), path.read_bytes()
+    header = b"blob %d\0" % len(content) if kind == "git-blob" else b""
+    found = hashlib.new("sha1" if header else kind, header + content, usedforsecurity=False).hexdigest()
+    return f"{kind} checksum {found}, not {wanted}" if found != wanted else ""
 
 
 def refuse_page(path):
@@ -99,34 +108,30 @@ def refuse_endless(name, size, _=None):
 
 
 def download(url, path):
-    """Download `url` to `path`, from Drive going on with a broken download. Raises UserError, in one line."""
+    """Download `url` to `path`, going on with what a broken download has left of it. Raises UserError, in one line."""
     name, quiet, limit = path.name, not sys.stderr.isatty(), partial(refuse_endless, path.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
+    patience = {"resume": True, "retries": RETRIES, "timeout": TIMEOUT}
     try:
-        if url.startswith(DRIVE):
-            patience = {"resume": True, "retries": RETRIES, "timeout": TIMEOUT}
-            gdown.download(url, str(path), quiet=quiet, use_cookies=False, progress=limit, **patience)
-        else:
-            pooch.get_logger().setLevel("WARNING")
-            pooch.Pooch(path.parent, "", {name: None}, {name: url}, RETRIES).fetch(name, downloader=receive)
+        gdown.download(url, str(path), quiet=quiet, use_cookies=False, progress=limit, **patience)
     except (requests.RequestException, gdown.exceptions.DownloadError, ValueError, KeyError) as error:  # bad headers
-        page = isinstance(error, gdown.exceptions.FileURLRetrievalError)
-        cause = error.__cause__ or error  # gdown wraps those of requests
-        status = getattr(getattr(cause, "response", None), "status_code", "")
-        what = "a web page, not the file" if page else f"{type(cause).__name__} {status}".strip()
-        raise UserError(f"cannot download {name}: {url.split('/')[2].rpartition('@')[2]} gives {what}") from error
+        raise _refusal(error, url, path) from error
     print(f"{name}: downloaded, {path.stat().st_size / 1e6:.1f} MB", flush=True)
 
 
-def receive(url, path, _):
-    """Download `url` to `path` in one attempt; raises Missing where further ones are of no use."""
-    name, headers = url.rpartition("/")[2], {"Accept-Encoding": "identity"}  # compressed, its checksum would differ
-    with requests.get(url, stream=True, timeout=TIMEOUT, headers=headers) as answer, open(path, "wb") as out:
-        if answer.status_code in (403, 404, 410):
-            raise Missing(f"cannot download {name}: HTTP {answer.status_code}")
-        answer.raise_for_status()
-        chunks = answer.iter_content(2**16)
-        for chunk in tqdm(chunks, name, unit="x64kB") if sys.stderr.isatty() else chunks:
-            out.write(chunk)
-            refuse_endless(name, out.tell())
+def _refusal(error, url, path):
+    """What a download of `url` to `path` that failed with `error` is to end with, in one line."""
+    cause = error.__cause__ or error  # gdown wraps those of requests
+    status = getattr(getattr(cause, "response", None), "status_code", "")
+    page = isinstance(error, gdown.exceptions.FileURLRetrievalError)
+    what = "a web page, not the file" if page else f"{type(cause).__name__} {status}".strip()
+    line = f"cannot download {path.name}: {url.split('/')[2].rpartition('@')[2]} gives {what}"
+    if status in (403, 404, 410):
+        return Missing(line)
+    parts = [part for part in path.parent.glob(f"{path.name}*.part") if part.stat().st_size]
+    if parts and isinstance(cause, requests.RequestException):
+        return Broken(f"{line}; the same command goes on")
+    for part in parts:  # it does not fit what the server has, or the server cannot go on
+        part.unlink()
+    return UserError(line)

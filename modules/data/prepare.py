@@ -11,7 +11,7 @@ from filelock import FileLock
 from modules.command import UserError, os_complaint
 from modules.data import omniglot, synthetic
 from modules.data.archives import unpack
-from modules.data.download import UPSTREAM, refuse_page
+from modules.data.download import UPSTREAM, Broken, refuse_page
 from modules.files import CannotWrite, replacing, scratch_folder
 
 PTB = ["ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"]
@@ -69,7 +69,7 @@ def prepare(name, source, root, generate=False):
                     print(f"{name}: {target} was not complete ({lack}); what was there is now {aside}")
                 fresh.rename(target)
             print(f"{name}: ready, {target} ({done})", flush=True)
-    except CannotWrite:
+    except (CannotWrite, Broken):
         raise
     except UserError as error:
         ways = [" and ".join(f"{UPSTREAM[file][0]} as {file}" for file in way) for way in WAYS[name] if way]
@@ -87,7 +87,7 @@ def make(name, source, folder, generate):
             fill(name, [source.fetch(file) for file in way], folder)
             made = f"{check(name, folder)}, made from {' and '.join(way) or 'the recipe of the paper'}"
             return "; ".join([made, *failures])
-        except CannotWrite:  # another way would be as large
+        except (CannotWrite, Broken):  # another way would be as large; this one goes on
             raise
         except UserError as error:
             failures.append(str(error))

@@ -8,7 +8,7 @@ from modules.models.decoders.pixelcnn import PixelCNNDecoder
 from modules.models.encoders.gaussian_encoder import NoEncoder
 from modules.models.encoders.resnet import ResNetEncoder
 from modules.models.layers.precision import PRECISIONS
-from modules.settings import Group, Setting, file_name, whole, wholes
+from modules.settings import Group, Setting, file_name, number, whole, wholes
 from modules.training.recipe import IMAGE as RECIPE
 
 MODEL = Group(
@@ -66,7 +66,7 @@ GROUPS = (
         batch_size={"kind": whole(2)},  # for batch norm
         lr={"default": RECIPE.lr, "help": "learning rate at the start"},
         optimizer=None,
-        momentum=None,
+        momentum={"kind": number("[0, 0]"), "help": "0, as in the published commands: Adam has its own"},
     ),
     changed(METHODS, svi_steps={"default": 10}, word_dropout=None),
     MODEL,

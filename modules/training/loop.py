@@ -100,10 +100,7 @@ class Trainer:
         if self.progress.iteration == 0:
             self.observer("start", self)
             if self.s.aggressive and self.mi_says_little:
-                self.records.say(
-                    f"validation batches hold few x each, so mi is at most {self.mi_ceiling:.2f}: "
-                    "mi_agg ends the aggressive phase"
-                )
+                self.records.write("mi_agg ends the phase", mi_ceiling=self.mi_ceiling)
         with _stop_requests(aloud=self.team.size == 1) as stop_requested:
             while not self.progress.finished:
                 self._train_epoch(stop_requested)

@@ -25,6 +25,8 @@ FIGURES = (
 LINES = {  # what people and notebooks read of an event, made of the event
     "report": "epoch: {epoch}, iter: {iteration}, avg_loss: {loss:.4f}, kl: {kl:.4f}, mi: {mi:.4f}, "
     "recon: {reconstruction:.4f},au {active_units}, time elapsed {seconds:.2f}s",
+    "mi_agg ends the phase": "validation batches hold few x each, so mi is at most {mi_ceiling:.2f}: "
+    "mi_agg ends the aggressive phase",
     "aggressive phase": "pre mi:{best:.4f}. cur mi:{mi:.4f}",
     "aggressive phase ends": "STOP BURNING",
     "val": "kl weight {kl_weight:.4f}\n" + FIGURES,
