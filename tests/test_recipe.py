@@ -30,7 +30,7 @@ NAMES = [
     (TEXT, "--optim adam --lr 0.001", "adam_", ("adam", 0.001, 5.0)),
     (TEXT, "--optimizer adam --lr 1 --clip_norm 1", "adam_lr1_clip1_", ("adam", 1.0, 1.0)),
     (TEXT, "--beta 0.4 --clip_norm 0.25", "beta0.4_clip0.25_", ("sgd", 1.0, 0.25)),
-    (IMAGE, "--lr 0.001", "", ("adam", 0.001, 5.0)),
+    (IMAGE, "--lr 0.001 --momentum 0", "", ("adam", 0.001, 5.0)),
     (IMAGE, "--lr 1e-05 --clip_norm 100", "lr1e-05_clip100_", ("adam", 1e-5, 100.0)),
 ]
 
