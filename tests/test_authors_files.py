@@ -14,7 +14,7 @@ from modules.data.corpus import Vocabulary
 from modules.domains.image_domain import IMAGE
 from modules.domains.text_domain import TEXT
 from modules.settings import parse
-from tests.conftest import make_workspace
+from tests.conftest import assert_refused, make_workspace
 from tests.test_checkpoint import Hostile
 
 WORDS, NZ, NI, NH = 6 + 4, 2, 6, 8  # of the tiny data set: six words and the special ones
@@ -219,13 +219,12 @@ def test_the_same_images(run, folder):
     assert grids[0] == grids[1]
 
 
-def test_the_vocabulary_needs_the_training_data(refused, folder):
+def test_the_vocabulary_needs_the_training_data(run, refused, folder):
     train = folder / "datasets" / "tiny_data" / "tiny.train.txt"
     content = train.read_text()
     train.unlink()
     try:
-        with pytest.raises(AssertionError):  # the line names the data, not the model
-            refused("text", "text.pt")
+        assert_refused(run("text", "--eval", "--load_path", "text.pt"), "tiny.train.txt")
         train.write_text(content + "another word\n")
         line = refused("text", "text.pt")
         assert "of another shape: encoder.embed.weight [10, 6] instead of [12, 6], decoder.embed.weight" in line

@@ -12,14 +12,12 @@ import torch
 from filelock import FileLock
 
 import text
-from modules import methods
 from modules.checkpoint import load_checkpoint
 from modules.command import UserError
-from modules.distributed import Team
-from modules.domains.text_domain import TEXT
+from modules.distributed import Team, _all_there
 from modules.models.layers.precision import bf16_is_slow
 from tests.conftest import ROOT, assert_refused, environment
-from tests.team_scenarios import SCENARIOS, TEAMS, TEXTS, train
+from tests.team_scenarios import SCENARIOS, TEAMS, train
 
 ARGS = ("--dataset", "tiny", "--aggressive", 1, "--iw_nsamples", 5)
 RUN_ID = "tiny_aggressive1_kls1.00_warm10_0_0_783435"
@@ -134,6 +132,23 @@ def test_a_run_of_two_from_the_first_signal_to_the_figures(workspace, call):
 
     ran = call(text.main, *ARGS, "--resume", cwd=workspace)
     assert ran.returncode == 0 and "iw nll: " in ran.stdout and len(list((workspace / "logs").rglob("*"))) == 4
+
+
+def test_another_process_that_is_gone_is_named():
+    with pytest.raises(UserError, match=r"another process of this run has ended.* \(closed\); .*--resume goes on"):
+        with _all_there():
+            raise RuntimeError("closed")
+
+
+def test_each_process_has_noise_of_its_own_in_each_iteration():
+    torch.manual_seed(5)
+    Team(0, 3).draw_noise_of(1, 2)
+    assert torch.initial_seed() == 5  # the first goes on
+    seeds = set()
+    for rank, seed, iteration in [(1, 1, 2), (2, 1, 2), (1, 3, 2), (1, 1, 4), (1, 1, 2)]:
+        Team(rank, 3).draw_noise_of(seed, iteration)
+        seeds.add(torch.initial_seed())
+    assert len(seeds) == 4
 
 
 def test_what_several_processes_do_not_do(call, workspace, monkeypatch):

@@ -10,7 +10,6 @@ import sys
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import plot_epochs
 import pytest
 import table
@@ -194,17 +193,6 @@ def test_a_line_break_in_a_flag_makes_no_second_line(call, workspace):
     assert_refused(call(text.main, *ONCE, "--a\nb", cwd=workspace), "--a b")
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no full device")
-def test_a_full_disk_names_the_file(workspace, call):
-    assert call(text.main, *ONCE, cwd=workspace).returncode == 0
-    log = workspace / "logs" / "tiny" / f"{RUN_ID}.log"
-    log.unlink()
-    log.symlink_to("/dev/full")
-    ran = call(text.main, *ARGS, "--resume", cwd=workspace)
-    assert ran.returncode == 2 and f"{RUN_ID}.log" in ran.stderr.splitlines()[-1]
-    assert "make room" in ran.stderr.splitlines()[-1] and "Traceback" not in ran.stderr
-
-
 LOG = os.path.join(ROOT, "logs", "examples", "synthetic", "synthetic_aggressive1_kls1.00_warm10_0_0_783435.jsonl")
 
 
@@ -361,11 +349,6 @@ def test_batches_of_one_cannot_be_normalised(call, workspace):
     )
 
 
-def test_a_run_that_diverges_says_so(call, workspace):
-    ran = call(text.main, *ARGS, "--beta", 0, "--momentum", 0.99, "--epochs", 40, cwd=workspace)
-    assert ran.returncode == 2 and ran.stderr.startswith("error: training diverged") and ran.stderr.count("\n") == 1
-
-
 def test_initialisation_leaves_what_a_method_adds():
     s = TEXT.settings(
         nz=2, ni=3, enc_nh=4, dec_nh=4, dec_dropout_in=0.0, dec_dropout_out=0.0, batch_size=4, bn_gamma=0.6
@@ -401,16 +384,6 @@ def test_what_was_read_is_told_and_oddities_are_remarked_on(call, workspace):
 # ---------------------------------------------------------------------- what is there already
 
 
-def test_statistics_of_another_seed_are_not_overwritten(call, workspace):
-    args = ("--dataset", "tiny", "--zmin", -2, "--zmax", 2, "--num_plot", 4, "--max_iterations", 1, "--plot_niter", 1)
-    assert call(toy.main, *args, cwd=workspace).returncode == 0
-    before = {path: path.read_bytes() for path in (workspace / "plot_data").rglob("*.npz")}
-    assert len(before) == 2
-    assert_refused(call(toy.main, *args, "--seed", 2, "--overwrite", cwd=workspace), "plot_data", "seed", "783435")
-    assert {path: path.read_bytes() for path in (workspace / "plot_data").rglob("*.npz")} == before
-    assert call(toy.main, *args, "--overwrite", cwd=workspace).returncode == 0
-
-
 @pytest.mark.parametrize("header", ["{'descr': '<f4', 'shape': (3", "{'descr': '<f4',\n  'x'\n 1", "\0", "{"])
 @pytest.mark.parametrize("read", [read_snapshot, lambda aggressive, iteration: read_points(Path("x.npz"), 1)])
 def test_a_broken_header_of_an_array(tmp_path, monkeypatch, header, read):
@@ -424,30 +397,6 @@ def test_a_broken_header_of_an_array(tmp_path, monkeypatch, header, read):
                 archive.writestr(f"{name}.npy", array)
     with pytest.raises(UserError, match="npz"):
         read(0, 5)
-
-
-def test_points_without_a_name(tmp_path):
-    np.save(tmp_path / "points.npy", np.zeros((3, 2)))
-    with pytest.raises(UserError, match=r"points.npy: one array, without a name \(.npy\)"):
-        read_points(tmp_path / "points.npy", 2)
-
-
-def test_reconstructions_are_named_after_their_input(call, workspace):
-    assert call(text.main, *ARGS, "--epochs", 1, cwd=workspace).returncode == 0
-    for name in ("a", "b"):
-        (workspace / f"{name}.txt").write_text("red one\n")
-        ran = call(
-            text.main,
-            "--dataset",
-            "tiny",
-            "--decode_from",
-            f"models/tiny/{RUN_ID}.pt",
-            "--decode_input",
-            f"{name}.txt",
-            cwd=workspace,
-        )
-        assert ran.returncode == 0
-    assert sorted(path.name for path in (workspace / "samples").iterdir()) == [f"{RUN_ID}_greedy_{x}.rec" for x in "ab"]
 
 
 def test_logs_that_are_removed_are_told_of(call, workspace, monkeypatch):

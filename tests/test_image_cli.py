@@ -11,21 +11,18 @@ import torch
 from PIL import Image
 
 import image
-import text
-from modules.checkpoint import load_checkpoint, save_checkpoint
+from modules.checkpoint import load_checkpoint
 from modules.data.images import ImageSplit
 from modules.domains.image_domain import IMAGE, build_vae
 from modules.evaluation import metrics
 from modules.models.gaussian import interpolate
 from tests.conftest import (
-    NUMBER,
     TINY_IMAGES_CONFIG,
     assert_refused,
     events,
     images,
     logged,
     make_image_workspace,
-    make_workspace,
     run_pattern,
     run_script,
 )
@@ -107,38 +104,6 @@ def test_a_run_leaves_its_files_and_no_others(finished):
     ]
     assert sorted(path.name for path in folder.iterdir()) == ["config", "datasets", "logs", "models"]
     assert (folder / "logs" / "tinyimages" / f"{run_id}.log").read_text() == logged(ran)
-
-
-def test_events_carry_the_figures_of_the_lines(finished):
-    folder, ran, run_id = finished
-    first, *others = events(folder, run_id)
-    assert first["event"] == "run" and first["args"]["img_size"] == [1, HEIGHT, WIDTH]
-    assert first["args"]["seed"] == int(run_id.rpartition("_")[2])
-    for split in ("val", "test"):
-        lines = re.findall(
-            rf"{split.upper()} --- avg_loss: (\S+), kl: (\S+), mi: (\S+), recon: (\S+), nll: (\S+)\n"
-            r"mi_agg: (\S+), kl_agg: (\S+)\n(\d+) active",
-            ran.stdout,
-        )
-        of_split = [e for e in others if e["event"] == split]
-        assert len(lines) == len(of_split) == 2
-        for line, e in zip(lines, of_split):
-            assert (e["size"], e["units"]) == (9, 9)
-            expected = [
-                e["loss"],
-                e["kl"],
-                e["mi"],
-                e["reconstruction"],
-                e["reconstruction"] + e["kl"],
-                e["mi_agg"],
-                e["kl_agg"],
-                e["active_units"],
-            ]
-            assert [float(figure) for figure in line] == pytest.approx(expected, abs=6e-5)
-    reports = [(str(e["iteration"]), f"{e['loss']:.4f}") for e in others if e["event"] == "report"]
-    assert reports == re.findall(r"iter: (\d+), avg_loss: (\S+),", ran.stdout)
-    iw_nll = float(re.search(r"iw nll: (\S+)", ran.stdout)[1])
-    assert others[-1] == {"event": "iw", "nll": pytest.approx(iw_nll, abs=6e-5), "ppl": None, "nsamples": 20}
 
 
 def test_a_batch_of_one_image_is_left_out_of_training_alone(plain, aggressive):
@@ -242,27 +207,6 @@ def test_eval_prints_the_figures_of_the_run(call, finished, tmp_path):
     assert not (other / "models").exists() and not (other / "logs").exists()
 
 
-@pytest.mark.parametrize("samples, batch", [(1, 3), (7, 3), (7, 1), (300, 64)])
-def test_any_number_of_samples_in_chunks_of_any_size(call, plain, samples, batch):
-    """More samples only lower the estimate from that of one, which is the bound, and by no more than the KL."""
-    ran = call(
-        image.main,
-        "--dataset",
-        "tinyimages",
-        "--eval",
-        "--load_path",
-        saved_model(plain[0]),
-        "--iw_nsamples",
-        samples,
-        "--iw_batch",
-        batch,
-        cwd=plain[0],
-    )
-    assert (ran.returncode, ran.stderr) == (0, "")
-    nll, iw_nll = (float(re.search(rf"\b{name}: ({NUMBER})", ran.stdout)[1]) for name in ("nll", "iw nll"))
-    assert nll - 5 < iw_nll < nll + 2
-
-
 @pytest.fixture
 def model():
     """A small model in float64, in training mode, its running statistics far from those of any one batch."""
@@ -322,27 +266,6 @@ def test_an_image_is_measured_alike_in_whatever_batch(model):
     kl = 0.5 * (mean**2 + logvar.exp() - logvar - 1).sum(dim=1).mean()
     for size in (1, 4, 9):
         assert metrics.evaluate(model, ImageSplit(x, size), 1).kl == pytest.approx(float(kl))
-
-
-@pytest.mark.parametrize("max_rows", [1, 2, 4, 9, 17])
-def test_the_importance_weighted_estimate_is_that_of_its_definition_however_rows_are_chunked(model, max_rows):
-    """Up to 17 rows, nine images are given one draw at a time, and so the same noise."""
-    x, samples = binary(9), 6
-    model.eval()
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        mean, logvar = model.encoder(x)
-        q, prior = torch.distributions.Normal(mean, (logvar / 2).exp()), torch.distributions.Normal(0, 1)
-        weights = []
-        for _ in range(samples):
-            z = mean + (logvar / 2).exp() * torch.randn(9, 1, 3, dtype=torch.float64, generator=generator)[:, 0]
-            pixel = torch.distributions.Bernoulli(logits=model.decoder.logits(x, z))
-            weights.append((pixel.log_prob(x).sum((1, 2, 3)) + prior.log_prob(z).sum(1) - q.log_prob(z).sum(1)).exp())
-    expected = -torch.stack(weights).mean(dim=0).log()
-    got = model.iw_nll(x, samples, max_rows, torch.Generator().manual_seed(7))
-    torch.testing.assert_close(got, expected)
-    split_nll = metrics.importance_weighted_nll(model, ImageSplit(x, 9), samples, max_rows, 7)
-    assert split_nll == pytest.approx(float(expected.mean()))
 
 
 # ---------------------------------------------------------------------- drawing
@@ -609,23 +532,6 @@ def test_bad_data(call, image_workspace, what):
     assert not (image_workspace / "models").exists() and not (image_workspace / "logs").exists()
 
 
-@pytest.mark.parametrize("flags", [("--eval", "--load_path"), ("--sample_from",)], ids=" ".join)
-def test_bad_checkpoints(call, plain, image_workspace, flags):
-    whole = saved_model(plain[0]).read_bytes()
-    path = image_workspace / "bad.pt"
-    for content in (whole[: len(whole) // 2], b"", b"no checkpoint"):
-        path.write_bytes(content)
-        assert_refused(call(image.main, *ARGS[:2], *flags, path, cwd=image_workspace), path)
-    save_checkpoint(path, {"domain": "text", "model": {}, "args": {}})
-    assert_refused(call(image.main, *ARGS[:2], *flags, path, cwd=image_workspace), path, "text")
-
-
-def test_the_text_script_refuses_an_image_model(call, plain, tmp_path):
-    folder = make_workspace(tmp_path / "workspace")
-    ran = call(text.main, "--dataset", "tiny", "--eval", "--load_path", saved_model(plain[0]), cwd=folder)
-    assert_refused(ran, saved_model(plain[0]), "image", "text")
-
-
 @pytest.mark.parametrize("args", [("--reconstruct", 10), ("--interpolate", 5)], ids=str)
 def test_more_originals_than_test_images(call, plain, args):
     ran = call(image.main, *ARGS[:2], "--sample_from", saved_model(plain[0]), *args, cwd=plain[0])
@@ -643,8 +549,3 @@ def test_test_images_of_another_size_than_the_models(call, plain, image_workspac
     torch.save([images(3, 0, (6, 7))] * 3, path)
     ran = call(image.main, *ARGS[:2], *args, saved_model(plain[0]), cwd=image_workspace)
     assert_refused(ran, "datasets/tinyimages_data/tinyimages.pt", "[1, 6, 7]", "[1, 7, 6]")
-
-
-def test_a_real_process_refuses_in_one_line_too(image_workspace):
-    (image_workspace / "datasets" / "tinyimages_data" / "tinyimages.pt").write_text("<html>quota exceeded</html>")
-    assert_refused(run_script("image.py", *ARGS, cwd=image_workspace), "datasets/tinyimages_data/tinyimages.pt")

@@ -12,7 +12,7 @@ from modules.domains.text_domain import TEXT
 from modules.methods import semi_amortised
 from modules.methods.committed_rate import BoundedVariance
 from modules.methods.semi_amortised import SemiAmortisedVAE
-from tests.conftest import assert_refused, events, logged, make_image_workspace, make_workspace
+from tests.conftest import assert_refused, events, logged, make_workspace
 from tests.test_resume import ARGS as ARGS_TO_RESUME
 from tests.test_resume import json_events
 

@@ -1,8 +1,6 @@
 """Omniglot from tiny made-up image archives, MATLAB files and tensor files."""
 
 import io
-import os
-import pickle
 import zipfile
 
 import numpy as np
@@ -240,13 +238,6 @@ def test_load_tensors(tmp_path, dtype, legacy):
     assert all(a.dtype == torch.float32 and torch.equal(a, b.float()) for a, b in zip(loaded, tensors))
 
 
-def test_a_full_disk_is_named(tmp_path):
-    (tmp_path / f"omniglot.pt.{os.getpid()}.tmp").symlink_to("/dev/full")  # where `replacing` writes first
-    with pytest.raises(UserError, match="cannot write .*omniglot.pt: .*\\S") as error:
-        omniglot.save_tensors(make_tensors(), tmp_path / "omniglot.pt")
-    assert "\n" not in str(error.value) and list(tmp_path.iterdir()) == []
-
-
 def changed(index, change):
     """Good tensors but for one, which `change` is applied to."""
     tensors = make_tensors()
@@ -274,29 +265,4 @@ def changed(index, change):
 def test_bad_tensors_are_named(tmp_path, content, message):
     torch.save(content, tmp_path / "omniglot.pt")
     with pytest.raises(UserError, match=f"omniglot.pt: .*{message}"):
-        load_tensors(tmp_path / "omniglot.pt")
-
-
-class Trap:
-    """Leaves a file behind where it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
-
-
-@pytest.mark.parametrize("dump", [torch.save, lambda thing, path: path.write_bytes(pickle.dumps(thing, 2))])
-def test_nothing_is_unpickled(tmp_path, dump):
-    dump([Trap(tmp_path / "sprung")], tmp_path / "omniglot.pt")
-    with pytest.raises(UserError, match="cannot be loaded safely"):
-        load_tensors(tmp_path / "omniglot.pt")
-    assert not (tmp_path / "sprung").exists()
-
-
-@pytest.mark.parametrize("content", [b"", b"<html></html>", b"PK\x03\x04 half a zip"])
-def test_files_that_are_no_tensors(tmp_path, content):
-    (tmp_path / "omniglot.pt").write_bytes(content)
-    with pytest.raises(UserError, match="omniglot.pt: cannot be loaded safely"):
         load_tensors(tmp_path / "omniglot.pt")

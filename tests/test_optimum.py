@@ -97,6 +97,9 @@ def test_the_two_ways_agree(published):
     sampled = torch.stack(importance(generator, words)) - coarser
     # by sampling, one sentence's figures have standard deviations of about 0.03 and 0.05
     assert (sampled.mean(dim=1).abs() < 0.03).all() and (sampled.abs() < 0.3).all()
+    (best,) = optimum.KNOWN.values()
+    known = torch.tensor([-best.nll, best.information])
+    assert ((coarser.mean(dim=1) - known).abs() < 3 * coarser.std(dim=1) / len(words) ** 0.5).all()
 
 
 def test_known_is_the_published_test_file(published):

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 import os
 import re
 import signal
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 
 import image
@@ -177,6 +175,8 @@ def test_a_summary_is_of_the_end_of_the_log():
     assert summarise(made_up) == expected
     resumed = [*made_up, {**made_up[4], "epoch": 2, "seconds": 4000.0}]  # with more epochs
     assert summarise(resumed) == {**expected, **dict.fromkeys(SUMMARY[:6]), "epochs": 3, "seconds": 4000.0}
+    of_an_epoch = {**made_up[-2], "epoch": 1, "final": False}
+    assert summarise([*made_up[:-2], of_an_epoch])["kl"] is None
     assert summarise([])["epochs"] == 0 and summarise([])["nll"] is None
 
 
@@ -357,6 +357,27 @@ def test_a_table_with_an_optimum():
 
 
 # ---------------------------------------------------------------------- Slurm
+
+
+def rows_of(lines):
+    """The rows of a Markdown table of results, {method: {column: cell}}."""
+    header, _, *rows = ([cell.strip() for cell in line.strip("|\n").split("|")] for line in lines)
+    return {row[0]: dict(zip(header, row)) for row in rows}
+
+
+def test_the_pages_have_the_table_of_the_committed_logs(tmp_path):
+    ran = run_script(
+        "reproduce.py", "--scale", "synthetic", "--report", "--logs", ROOT / "logs" / "examples", cwd=tmp_path
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    printed = rows_of(line for line in ran.stdout.splitlines() if line.startswith("|"))
+    for page in ("README.md", "docs/results.md"):
+        lines = (ROOT / page).read_text().splitlines()
+        start = next(i for i, line in enumerate(lines) if line.startswith("| method ") and "collapsed" in line)
+        table = rows_of(lines[start : lines.index("", start)])
+        assert len(table) >= 10 and all(
+            cells == {column: printed[method][column] for column in cells} for method, cells in table.items()
+        )
 
 
 def test_a_slurm_array_replaces_no_other_file(tiny, call):

@@ -220,15 +220,6 @@ def evaluate(call, folder, *args):
     return tuple(float(re.search(rf"\b{name}: ({NUMBER})", ran.stdout)[1]) for name in ("nll", "iw nll", "iw ppl"))
 
 
-@pytest.mark.parametrize("samples, batch", [(1, 3), (7, 3), (7, 1), (500, 64)])
-def test_any_number_of_samples_in_chunks_of_any_size(call, plain, samples, batch):
-    """This model's q is close to the prior: all estimates agree within a few hundredths of a nat."""
-    nll, iw_nll, iw_ppl = evaluate(call, plain[0], "--iw_nsamples", samples, "--iw_batch", batch)
-    assert iw_nll == pytest.approx(nll, abs=0.1)
-    last = [e for e in events(plain[0], PLAIN) if e["event"] == "test"][-1]
-    assert iw_ppl == pytest.approx(math.exp(iw_nll * last["size"] / last["units"]), abs=1e-3)
-
-
 def test_mi_is_mixed_over_batches_of_the_size_of_training(call, plain, tmp_path, monkeypatch):
     """Whatever the dataset's config says now, unless a flag does."""
     other = shutil.copytree(plain[0], tmp_path / "other")

@@ -14,7 +14,7 @@ import toy
 from modules.evaluation import metrics, posterior_space
 from modules.evaluation import model_posterior as posterior
 from modules.evaluation.model_posterior import posterior_mean
-from modules.evaluation.space_statistics import read_snapshot, read_trajectory, snapshot_path, trajectory_path
+from modules.evaluation.space_statistics import read_snapshot, read_trajectory, snapshot_path
 from modules.models.decoders.lstm_decoder import LSTMDecoder
 from modules.training.recipe import TOY
 
@@ -238,18 +238,6 @@ def test_the_sentences_followed_are_trained_on(workspace, call):
     assert ran.returncode == 0 and read_snapshot(1, 0)["model_mean"].shape == (5,)
 
 
-def test_runs_in_one_picture(workspace, call):
-    assert call(toy.main, *ARGS, "--max_iterations", 3, cwd=workspace).returncode == 0
-    (log,) = workspace.glob("logs/tiny/*.jsonl")
-    script = plot_script("plot_runs")
-    ran = call(script.main, log, log, "--format", "png", cwd=workspace)
-    assert ran.returncode == 0, ran.stderr
-    assert (workspace / "plot_figure" / "runs.png").stat().st_size > 1000
-    log.write_text(log.read_text().splitlines()[0] + "\n")
-    ran = call(script.main, log, cwd=workspace)
-    assert ran.returncode == 2 and log.name in ran.stderr and ran.stderr.count("\n") == 1
-
-
 @pytest.mark.parametrize(
     "script, args, says",
     [
@@ -262,29 +250,6 @@ def test_runs_in_one_picture(workspace, call):
 def test_missing_statistics(workspace, call, script, args, says):
     ran = call(plot_script(script).main, *args, cwd=workspace)
     assert ran.returncode == 2 and says in ran.stderr and ran.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize("content", [b"no archive", {"model_mean": 3}, {"iteration": 2}, {"settings": "no JSON"}])
-@pytest.mark.parametrize("script", ["plot_multiple", "plot_single"])
-def test_bad_statistics(workspace, call, script, content):
-    """A damaged file, arrays of other dimensions than a snapshot or a trajectory has, one that is missing, ..."""
-    path, dimensions = (snapshot_path(1, 3), 1) if script == "plot_multiple" else (trajectory_path(1), 2)
-    path = workspace / path
-    path.parent.mkdir(parents=True)
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    else:
-        arrays = {name: np.zeros((20,) * dimensions) for name in ("model_mean", "inference_mean")}
-        arrays |= {name: np.arange(20.0) if dimensions == 2 else np.array(3.0) for name in ("iteration", "kl", "mi")}
-        arrays |= {"half": np.array(["encoder"] * 20), "settings": np.array("{}")}
-        arrays["iteration"] = arrays["iteration"].astype(int)
-        np.savez(path, **arrays)
-        assert call(plot_script(script).main, cwd=workspace).returncode == 0
-        for name, value in content.items():
-            arrays[name] = np.array(value) if name == "settings" else np.zeros((2,) * value)
-        np.savez(path, **arrays)
-    ran = call(plot_script(script).main, cwd=workspace)
-    assert ran.returncode == 2 and path.name in ran.stderr and ran.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("script", ["plot_multiple", "plot_single", "animate"])
