@@ -5,9 +5,10 @@ import json
 
 import numpy as np
 import pytest
-from conftest import assert_refused
+from conftest import ROOT, assert_refused
 from matplotlib import pyplot
 
+PLOTS = ROOT / "plot_scripts"
 LOG_SCRIPTS = ("plot_epochs", "plot_runs", "table")
 STATISTICS = {
     "plot_single": "single/aggressive1",
@@ -192,3 +193,21 @@ def test_flags_that_cannot_be(run, tmp_path, script, flags, says):
         (tmp_path / "run.jsonl").write_text("".join(f"{json.dumps(event)}\n" for event in EVENTS))
     logs = () if script in STATISTICS else ("run.jsonl",)
     assert_refused(run(script, *logs, *flags), says)
+
+
+SCRIPTS = [
+    *sorted(path.stem for path in ROOT.glob("*.py")),
+    *sorted({path.stem for path in PLOTS.glob("*.py")} - {"start"}),
+]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_says_what_it_takes(run, script):
+    ran = run(script, "--help")
+    assert ran.returncode == 0 and ran.stderr == "" and ran.stdout.startswith("usage: ")
+
+
+def test_the_model_is_drawn(run, tmp_path):
+    ran = run("draw_model", "--output", "model.png")
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "model.png").read_bytes().startswith(b"\x89PNG")
