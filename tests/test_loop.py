@@ -1,6 +1,7 @@
 """The training loop: which weights each kind of step moves and how far, decay, divergence, and data of any kind."""
 
 import copy
+import itertools
 import math
 from dataclasses import replace
 
@@ -345,6 +346,17 @@ def test_training_ends_at_the_last_decay(make_trainer, monkeypatch):
     assert [e["epoch"] for e in trainer.records.named("decay")] == [1, 2, 3]
     assert trainer.progress.epoch == 4 and trainer.progress.decay.lr == 0.125
     assert [e["lr"] for e in trainer.records.named("val")] == [1.0, 1.0, 0.5, 0.25]
+
+
+def test_the_seconds_of_training_are_added_up_and_the_test_split_is_looked_at_now_and_then(make_trainer, monkeypatch):
+    ticks = itertools.count(100)
+    monkeypatch.setattr("time.monotonic", lambda: float(next(ticks)))
+    trainer = make_trainer(aggressive=False, epochs=5, test_nepoch=2)
+    trainer.fit()
+    seconds = [0.0, *(e["seconds"] for e in trainer.records.named("val"))]
+    assert all(before < after for before, after in itertools.pairwise(seconds))
+    assert seconds[-1] <= trainer.progress.seconds < next(ticks) - 100
+    assert [e["epoch"] for e in trainer.records.named("test")] == [0, 2]  # the last epoch's is the run's own
 
 
 def test_each_epoch_takes_every_batch_once_in_a_new_order(make_trainer, monkeypatch):
