@@ -9,7 +9,7 @@ import torch
 from benchmarks.bench_text import load_into_textbook
 from benchmarks.textbook import TextbookVAE, textbook_beam_search
 from modules.data.corpus import BOS, EOS, PAD, UNK, Vocabulary
-from modules.generation import search as generation
+from modules.generation import search
 from modules.models.decoders.lstm_decoder import LSTMDecoder
 from modules.models.encoders.lstm_encoder import LSTMEncoder
 from modules.models.vae import VAE
@@ -78,7 +78,7 @@ def test_a_beam_as_wide_as_the_space_finds_the_most_probable_sentence(words, max
     vocabulary, model = make_model(words, seed)
     z = make_z(3, seed)
     space = (words + 2) ** max_length
-    found = words_of(generation.beam_search(model.decoder, z, vocabulary, max_length, space), vocabulary)
+    found = words_of(search.beam_search(model.decoder, z, vocabulary, max_length, space), vocabulary)
     for row, sentence in zip(z, found):
         best, _ = max(every_sentence(vocabulary, max_length), key=lambda s: log_p(model, vocabulary, row, *s))
         assert sentence == best
@@ -89,14 +89,14 @@ def test_width_one_is_greedy(seed):
     vocabulary, model = make_model(9, seed)
     z = make_z(40, seed)
     assert torch.equal(
-        generation.beam_search(model.decoder, z, vocabulary, 12, 1), generation.greedy(model.decoder, z, vocabulary, 12)
+        search.beam_search(model.decoder, z, vocabulary, 12, 1), search.greedy(model.decoder, z, vocabulary, 12)
     )
 
 
 def test_greedy_takes_the_most_probable_word_each_time():
     vocabulary, model = make_model(4, seed=1)
     z = make_z(20)
-    found = words_of(generation.greedy(model.decoder, z, vocabulary, 5), vocabulary)
+    found = words_of(search.greedy(model.decoder, z, vocabulary, 5), vocabulary)
     assert len(set(map(len, found))) > 1
     for row, sentence in zip(z, found):
         expected = []
@@ -113,7 +113,7 @@ def test_the_plain_beam_search_finds_the_same(width, scale):
     textbook = TextbookVAE(len(vocabulary), NZ, NI, NH).double().eval()
     load_into_textbook(textbook, model)
     z = make_z(40)
-    found = words_of(generation.beam_search(model.decoder, z, vocabulary, 8, width), vocabulary)
+    found = words_of(search.beam_search(model.decoder, z, vocabulary, 8, width), vocabulary)
     for together in (True, False):
         assert found == [textbook_beam_search(textbook, row, width, 8, together) for row in z]
     assert len(set(map(len, found))) > 2
@@ -124,7 +124,7 @@ def test_a_wider_beam_can_find_better_sentences():
     z = make_z(40)
     scores = []
     for width in (1, 5):
-        found = words_of(generation.beam_search(model.decoder, z, vocabulary, 8, width), vocabulary)
+        found = words_of(search.beam_search(model.decoder, z, vocabulary, 8, width), vocabulary)
         scores.append(sum(log_p(model, vocabulary, row, words, len(words) < 8) for row, words in zip(z, found)))
     assert scores[1] > scores[0] + 1
 
@@ -132,11 +132,11 @@ def test_a_wider_beam_can_find_better_sentences():
 # ---------------------------------------------------------------------- batches
 
 STRATEGIES = {
-    "greedy": generation.greedy,
-    "beam 2": lambda *args: generation.beam_search(*args, 2),
-    "beam 5": lambda *args: generation.beam_search(*args, 5),
-    "sample": lambda *args: generation.sample(*args, torch.Generator().manual_seed(5)),
-    "sample of few": lambda *args: generation.sample(*args, torch.Generator().manual_seed(5), 0.8, 4, 0.9),
+    "greedy": search.greedy,
+    "beam 2": lambda *args: search.beam_search(*args, 2),
+    "beam 5": lambda *args: search.beam_search(*args, 5),
+    "sample": lambda *args: search.sample(*args, torch.Generator().manual_seed(5)),
+    "sample of few": lambda *args: search.sample(*args, torch.Generator().manual_seed(5), 0.8, 4, 0.9),
 }
 
 
@@ -147,8 +147,8 @@ def test_small_parts_give_the_same(monkeypatch, name):
     whole = STRATEGIES[name](*args)
     lengths = [len(words) for words in words_of(whole, vocabulary)]
     assert len(set(lengths)) > 3
-    monkeypatch.setattr(generation, "HYPOTHESES", 7)
-    monkeypatch.setattr(generation, "LOGITS", 40)
+    monkeypatch.setattr(search, "HYPOTHESES", 7)
+    monkeypatch.setattr(search, "LOGITS", 40)
     assert torch.equal(STRATEGIES[name](*args), whole)
 
 
@@ -166,9 +166,9 @@ def test_one_generator_draws_the_same_whatever_the_batches(parts):
     z = make_z(50)
     whole = STRATEGIES["sample"](model.decoder, z, vocabulary, 10)
     random = torch.Generator().manual_seed(5)
-    drawn = [generation.sample(model.decoder, part, vocabulary, 10, random) for part in z.split(parts)]
+    drawn = [search.sample(model.decoder, part, vocabulary, 10, random) for part in z.split(parts)]
     assert torch.equal(torch.cat(drawn), whole)
-    assert not torch.equal(generation.sample(model.decoder, z, vocabulary, 10, random), whole)
+    assert not torch.equal(search.sample(model.decoder, z, vocabulary, 10, random), whole)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -211,7 +211,7 @@ def test_without_unk_the_widest_beam_finds_the_most_probable_of_the_other_senten
             weight[[vocabulary.unk, 4]] = weight[[4, vocabulary.unk]]
     z, found = make_z(5, seed), []
     for known in (vocabulary.without_unk(), vocabulary):
-        found.append(words_of(generation.beam_search(model.decoder, z, known, 3, 4**3), vocabulary))
+        found.append(words_of(search.beam_search(model.decoder, z, known, 3, 4**3), vocabulary))
     others = [each for each in every_sentence(vocabulary, 3) if vocabulary.unk not in each[0]]
     best = [max(others, key=lambda each: log_p(model, vocabulary, row, *each))[0] for row in z]
     assert found[0] == best and found[1] != best
@@ -220,7 +220,7 @@ def test_without_unk_the_widest_beam_finds_the_most_probable_of_the_other_senten
 def test_without_unk_greedy_takes_the_most_probable_other_word():
     vocabulary, model = make_model(4, seed=1)
     z = make_z(20)
-    for row, sentence in zip(z, words_of(generation.greedy(model.decoder, z, vocabulary.without_unk(), 5), vocabulary)):
+    for row, sentence in zip(z, words_of(search.greedy(model.decoder, z, vocabulary.without_unk(), 5), vocabulary)):
         expected = []
         while len(expected) < 5:
             p = next_word_p(model, vocabulary, row, expected)
@@ -260,7 +260,7 @@ def chi_square_is_small(counts, p, draws=DRAWS):
 
 
 def first_words(model, vocabulary, z, **options):
-    drawn = generation.sample(
+    drawn = search.sample(
         model.decoder, z.expand(DRAWS, -1), vocabulary, 1, torch.Generator().manual_seed(3), **options
     )
     return drawn.flatten().bincount(minlength=len(vocabulary)).double()
@@ -269,7 +269,7 @@ def first_words(model, vocabulary, z, **options):
 def test_sentences_are_as_frequent_as_the_model_says():
     vocabulary, model = make_model(1, seed=2, scale=1.0)
     z = make_z(1)
-    drawn = generation.sample(model.decoder, z.expand(DRAWS, -1), vocabulary, 3, torch.Generator().manual_seed(4))
+    drawn = search.sample(model.decoder, z.expand(DRAWS, -1), vocabulary, 3, torch.Generator().manual_seed(4))
     found = [tuple(words) for words in words_of(drawn, vocabulary)]
     sentences = [tuple(words) for words, _ in every_sentence(vocabulary, 3)]
     p = []
@@ -337,7 +337,7 @@ def test_truncation(top_k, top_p, temperature):
 def test_the_most_probable_word_alone_is_greedy():
     vocabulary, model = make_model(9)
     z = make_z(30)
-    greedy = generation.greedy(model.decoder, z, vocabulary, 10)
+    greedy = search.greedy(model.decoder, z, vocabulary, 10)
     random = torch.Generator().manual_seed(0)
     for options in ({"top_k": 1}, {"top_p": 1e-9}, {"temperature": 1e-6}):
-        assert torch.equal(generation.sample(model.decoder, z, vocabulary, 10, random, **options), greedy)
+        assert torch.equal(search.sample(model.decoder, z, vocabulary, 10, random, **options), greedy)
