@@ -85,6 +85,7 @@ def test_a_download_is_tried_again(server, folder, behaviour, capsys):
         ({"statuses": [503] * 9}, "127.0.0.1:.* gives HTTPError 503", 1),
         ({"statuses": [401] * 9}, "HTTPError 401", 1),
         ({"drops": [0] * 9}, "ChunkedEncodingError", 3),
+        ({"announced": 9_000_000}, "DownloadError", 2),
         ({"redirect": "/" + NAME}, "TooManyRedirects", 31),
     ],
 )

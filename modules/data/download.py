@@ -51,18 +51,19 @@ class Source:
             raise UserError(f"--mirror {mirror}: neither a folder that exists nor an http(s) address; give one of them")
 
     def fetch(self, name):
-        """The path of the file `name`. Raises UserError, naming it, if it cannot be had or has a wrong checksum."""
+        """The path of the file `name`. Raises UserError, naming it, if it cannot be had or has a wrong checksum; of a
+        mirror without checksums another version than the published one is only remarked on."""
         path = (self.folder or self.downloads) / name
         if not self.folder:
             download(f"{self.mirror.rstrip('/')}/{name}" if self.mirror else UPSTREAM[name][0], path)
         elif not path.is_file():
             raise Missing(f"{name} is not in {self.folder}")
         refuse_page(path)
-        checksum = None if name == "SHA256SUMS" else self.sums.get(name) if self.mirror else UPSTREAM[name][1]
-        if checksum and (differs := difference(path, checksum)):
-            raise UserError(f"{name}: {differs}: another version; fetch it again")
         published = UPSTREAM.get(name, (None, None))[1]
-        if published and not checksum and (differs := difference(path, published)):
+        promised = None if name == "SHA256SUMS" else self.sums.get(name) if self.mirror else published
+        if differs := difference(path, promised or published):
+            if promised:
+                raise UserError(f"{name}: {differs}: another version; fetch it again")
             note(f"{name} of {self.mirror} is not the published file: {differs}")
         return path
 
@@ -86,7 +87,9 @@ class Source:
 
 
 def difference(path, checksum):
-    """How the file's checksum differs from `checksum`, `kind:hex`, in words; "" where it does not."""
+    """How the file's checksum differs from `checksum`, `kind:hex` or None, in words; "" where it does not."""
+    if not checksum:
+        return ""
     (kind, wanted), content = checksum.split(":"), path.read_bytes()
     header = b"blob %d\0" % len(content) if kind == "git-blob" else b""
     found = hashlib.new("sha1" if header else kind, header + content, usedforsecurity=False).hexdigest()
@@ -121,7 +124,8 @@ def download(url, path):
 
 
 def _refusal(error, url, path):
-    """What a download of `url` to `path` that failed with `error` is to end with, in one line."""
+    """What a download of `url` to `path` that failed with `error` is to end with, in one line; a part of the file that
+    no further attempt can use is removed."""
     cause = error.__cause__ or error  # gdown wraps those of requests
     status = getattr(getattr(cause, "response", None), "status_code", "")
     page = isinstance(error, gdown.exceptions.FileURLRetrievalError)
